@@ -1,0 +1,116 @@
+"""A video file opened with care: one stream, no file behind the file, every damage named."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+# Only plain containers: a playlist named .mp4 would make FFmpeg open the files it lists.
+_CONTAINERS = "avi,gif,matroska,mov"
+
+
+class VideoError(ValueError):
+    """A file or byte string that is not the whole, readable video it should be."""
+
+
+def describe(source: str | Path | bytes) -> str:
+    """Name a source in an error message."""
+    return f"the {len(source)} bytes given" if isinstance(source, bytes) else str(source)
+
+
+@contextmanager
+def open_video(source: str | Path | bytes) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a source and choose its stream; FFmpeg's errors inside the block become `VideoError`.
+
+    Of several video streams it is the one FFmpeg calls best: the largest picture, as players do.
+    """
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        raise VideoError(f"{source} is not a file; check the path")
+    target = BytesIO(source) if isinstance(source, bytes) else str(Path(source).absolute())
+    try:
+        with av.open(target, "r", options={"format_whitelist": _CONTAINERS}) as container:
+            stream = container.streams.best("video")
+            # A cover picture inside a sound file is a video stream to FFmpeg.
+            if stream is None or stream.disposition & Disposition.attached_pic:
+                raise VideoError(f"{describe(source)} has no video stream; remove or replace it")
+            assert isinstance(stream, VideoStream)
+            stream.thread_type = "NONE"
+            yield container, stream
+    except FFmpegError as error:
+        raise VideoError(
+            f"{describe(source)} is broken, cut off or not an avi, gif, mkv, mov, mp4 or webm "
+            f"video ({error.strerror}); remove or replace it"
+        ) from error
+
+
+def frame_rate(stream: VideoStream) -> float:
+    """Give the mean frames a second; 1 for a lone picture, which has no rate."""
+    return float(stream.average_rate or stream.guessed_rate or stream.base_rate or 1)
+
+
+def decoded_frames(source: str | Path | bytes, fps: float | None) -> Iterator[av.VideoFrame]:
+    """Decode all frames in the order shown, resampled to `fps` unless the video is slower."""
+    with open_video(source) as (container, stream):
+        native = float(stream.base_rate or frame_rate(stream))  # the finest step between frames
+        frames = _whole_stream(container, stream, describe(source))
+        if fps is None or fps >= native:
+            yield from frames
+        else:
+            yield from _nearest_in_time(frames, fps, native)
+
+
+def _whole_stream(
+    container: InputContainer, stream: VideoStream, name: str
+) -> Iterator[av.VideoFrame]:
+    num_packets, end = 0, 0.0
+    for packet in container.demux():
+        if packet.is_corrupt:
+            raise VideoError(f"{name} is broken or cut off after {end:.2f} s; replace it")
+        if packet.pts is not None and packet.size:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index == stream.index:
+            num_packets += packet.size > 0
+            for frame in packet.decode():
+                assert isinstance(frame, av.VideoFrame)
+                if frame.is_corrupt:
+                    raise VideoError(f"{name} is broken near {end:.2f} s; replace it")
+                yield frame
+    _require_whole(container, stream, name, num_packets, end)
+
+
+def _require_whole(
+    container: InputContainer, stream: VideoStream, name: str, num_packets: int, end: float
+) -> None:
+    """Compare what was read with what the header promises: a cut between packets is no error."""
+    seconds = (container.duration or 0) / av.time_base
+    if "gif" not in container.format.name and end < 0.95 * seconds - 1 / frame_rate(stream):
+        raise VideoError(f"{name} is cut off: it ends after {end:.2f} of {seconds:.2f} s")
+    if container.format.name == "avi" and num_packets < stream.frames:
+        raise VideoError(f"{name} is cut off: it has {num_packets} of {stream.frames} frames")
+
+
+def _nearest_in_time(
+    frames: Iterator[av.VideoFrame], fps: float, native: float
+) -> Iterator[av.VideoFrame]:
+    """Give the frame on screen at each k / fps, or the next where that begins within half a frame.
+
+    At a steady rate that is the nearest frame; a frame that is shown for long is repeated.
+    """
+    shown, end, count, origin = None, 0.0, 0, None
+    for frame in frames:
+        begin = end if frame.time is None else frame.time
+        origin = begin if origin is None else origin
+        while shown is not None and origin + count / fps < begin - 0.5 / native:
+            yield shown
+            count += 1
+        lasts = frame.duration * frame.time_base if frame.duration and frame.time_base else 0
+        shown, end = frame, begin + float(lasts or 1 / native)
+    while shown is not None and origin is not None and origin + count / fps < end - 0.5 / native:
+        yield shown
+        count += 1

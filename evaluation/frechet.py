@@ -1,0 +1,149 @@
+"""Frechet distance between feature distributions of two sets of clips.
+
+Heusel et al. 2017, arXiv 1706.08500, Eq. 6; on video, Unterthiner et al. 2018, arXiv 1812.01717.
+Only numbers from the I3D weights of the latter may be called FVD: ours carry the extractor's name.
+"""
+
+import warnings
+from itertools import pairwise
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Float64, UInt8
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+from torchmetrics import Metric
+
+
+def frechet_distance(
+    mean1: Float64[Tensor, " D"],
+    cov1: Float64[Tensor, "D D"],
+    mean2: Float64[Tensor, " D"],
+    cov2: Float64[Tensor, "D D"],
+) -> Float64[Tensor, ""]:
+    """Compare two Gaussians: |mean1 - mean2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2))."""
+    root = _symmetric_root(cov1)
+    # root cov2 root has the eigenvalues of cov1 cov2, and is symmetric.
+    eigenvalues = torch.linalg.eigvalsh(root @ cov2 @ root)
+    trace = cov1.trace() + cov2.trace() - 2 * eigenvalues.clamp(min=0).sqrt().sum()
+    return (mean1 - mean2).square().sum() + trace
+
+
+def _symmetric_root(matrix: Float64[Tensor, "D D"]) -> Float64[Tensor, "D D"]:
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+
+
+class RandomFeatures3D(nn.Module):
+    """A frozen random 3D convolution network: features that need no download.
+
+    Means and deviations of random filters tell colour, texture and motion apart well enough to
+    rank a model against itself over time. The weights are a pure function of the seed.
+
+    Args:
+        seed: Draws the weights.
+        num_features: How many numbers describe a clip; an even number.
+    """
+
+    def __init__(self, seed: int = 0, num_features: int = 64) -> None:
+        super().__init__()
+        if num_features < 2 or num_features % 2:
+            raise ValueError(f"num_features is {num_features}, but must be even and at least 2")
+        self.extractor_id = f"rand3d-seed{seed}"
+        if num_features != 64:
+            self.extractor_id += f"-{num_features}"
+        self.num_features = num_features
+        widths = [3, 16, 32, num_features // 2]
+        self.layers = nn.ModuleList(
+            skip_init(nn.Conv3d, narrow, wide, 3, stride=(1, 2, 2), padding=1)
+            for narrow, wide in pairwise(widths)
+        )
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            deviation = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * deviation)
+        self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, clip: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B D"]:
+        """Describe each clip by the mean and the deviation of every last channel."""
+        states = rearrange(clip, "B T H W C -> B C T H W").float() / 127.5 - 1
+        for layer in self.layers:
+            states = nn.functional.leaky_relu(layer(states), 0.2)
+        states = rearrange(states, "B D T H W -> B D (T H W)")
+        return torch.cat([states.mean(-1), states.std(-1, correction=0)], dim=1)
+
+
+class FrechetVideoDistance(Metric):
+    """Frechet distance of a set of clips to real ones, under any feature extractor.
+
+    Covariances divide by N - 1. The distance is biased upwards for few clips: compare numbers of
+    equal counts only. Log it under `name`, and never as FVD.
+
+    Args:
+        extractor: Maps uint8 clips to features; has `num_features` and an `extractor_id`.
+    """
+
+    full_state_update = False
+    higher_is_better = False
+    real_sum: Tensor
+    real_outer: Tensor
+    real_count: Tensor
+    fake_sum: Tensor
+    fake_outer: Tensor
+    fake_count: Tensor
+
+    def __init__(self, extractor: nn.Module) -> None:
+        super().__init__()
+        for attribute in ("extractor_id", "num_features"):
+            if not hasattr(extractor, attribute):
+                raise ValueError(
+                    f"extractor {type(extractor).__name__} has no {attribute}; give it one, so "
+                    "that the number says what made it"
+                )
+        self.extractor = extractor
+        self.num_features = int(extractor.num_features)  # type: ignore[arg-type]
+        self.name = f"frechet_{extractor.extractor_id}"
+        features = self.num_features
+        for side in ("real", "fake"):
+            zeros = torch.zeros(features, dtype=torch.float64)
+            self.add_state(f"{side}_sum", zeros, dist_reduce_fx="sum")
+            zeros = torch.zeros(features, features, dtype=torch.float64)
+            self.add_state(f"{side}_outer", zeros, dist_reduce_fx="sum")
+            zeros = torch.zeros((), dtype=torch.int64)
+            self.add_state(f"{side}_count", zeros, dist_reduce_fx="sum")
+
+    @torch.no_grad()
+    def update(self, clip: UInt8[Tensor, "B T H W 3"], real: bool) -> None:
+        """Add clips to the real or to the generated set."""
+        features = self.extractor(clip).double()
+        if real:
+            self.real_sum += features.sum(0)
+            self.real_outer += features.mT @ features
+            self.real_count += len(features)
+        else:
+            self.fake_sum += features.sum(0)
+            self.fake_outer += features.mT @ features
+            self.fake_count += len(features)
+
+    def compute(self) -> Float64[Tensor, ""]:
+        counts = int(self.real_count), int(self.fake_count)
+        if min(counts) < 2:
+            raise ValueError(f"there are {counts} real and fake clips; give at least 2 of each")
+        if min(counts) <= self.num_features:
+            warnings.warn(
+                f"{self.name}: {counts} real and fake clips against {self.num_features} features "
+                "leave the covariance without full rank; give more clips",
+                stacklevel=2,
+            )
+        return frechet_distance(
+            *_moments(self.real_sum, self.real_outer, self.real_count),
+            *_moments(self.fake_sum, self.fake_outer, self.fake_count),
+        )
+
+
+def _moments(
+    total: Float64[Tensor, " D"], outer: Float64[Tensor, "D D"], count: Tensor
+) -> tuple[Float64[Tensor, " D"], Float64[Tensor, "D D"]]:
+    mean = total / count
+    return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)

@@ -1,0 +1,110 @@
+"""Frame metrics of video prediction: PSNR, SSIM and temporal flicker, on uint8 clips.
+
+PSNR and SSIM are taken per frame on [0, 1], averaged over frames, then over clips: the usage of
+MAGVIT, TECO and FitVid, not the pooled error of TokenBench. SSIM: Wang et al. 2004.
+Flicker: VBench, Huang et al. 2023, arXiv 2311.17982.
+"""
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Bool, Float64, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+_MAX_PSNR = 100.0  # decibels given to identical pictures, whose PSNR is infinite
+
+
+class _ClipMean(Metric):
+    """The mean of one float64 score a clip; the parts below say how the score is made."""
+
+    full_state_update = False
+    higher_is_better = True
+    total: Tensor
+    num_clips: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_clips", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def add(self, scores: Float64[Tensor, " B"]) -> None:
+        self.total += scores.sum()
+        self.num_clips += len(scores)
+
+    def compute(self) -> Float64[Tensor, ""]:
+        return self.total / self.num_clips
+
+
+class FramePSNR(_ClipMean):
+    """Peak signal-to-noise ratio in decibels, clamped at 100 where pictures are identical."""
+
+    def update(
+        self,
+        prediction: UInt8[Tensor, "B T H W 3"],
+        target: UInt8[Tensor, "B T H W 3"],
+        mask: Bool[Tensor, "B T H W"] | None = None,
+    ) -> None:
+        """Score clips; with a mask, one PSNR a clip over all pixels where it is True."""
+        error = (prediction.double() - target.double()).div(255).square()
+        if mask is None:
+            self.add(_psnr(reduce(error, "B T H W C -> B T", "mean")).mean(1))
+            return
+        num_pixels = reduce(mask.double(), "B T H W -> B", "sum")
+        if (num_pixels == 0).any():
+            raise ValueError("mask leaves a clip without a pixel; give such clips no mask")
+        error = reduce(error.mean(-1) * mask, "B T H W -> B", "sum") / num_pixels
+        self.add(_psnr(error))
+
+
+class FrameSSIM(_ClipMean):
+    """Structural similarity with an 11x11 Gaussian window of deviation 1.5.
+
+    The window stays inside the picture and covers each colour channel alone, as in tf.image.ssim
+    and in scikit-image with its border cropped; torchmetrics averages over a padded border too.
+    """
+
+    def update(
+        self, prediction: UInt8[Tensor, "B T H W 3"], target: UInt8[Tensor, "B T H W 3"]
+    ) -> None:
+        height, width = target.shape[2:4]
+        if min(height, width) < 11:
+            raise ValueError(
+                f"target is {height}x{width}, but the 11x11 window needs at least 11 pixels each "
+                "way; compare larger pictures"
+            )
+        for clip, truth in zip(prediction, target, strict=True):  # one clip's memory at a time
+            self.add(_ssim(clip, truth).mean(0, keepdim=True))
+
+
+class TemporalFlicker(_ClipMean):
+    """VBench's temporal flickering, 1 for a still clip: (255 - mean |f_t - f_t+1|) / 255."""
+
+    def update(self, clip: UInt8[Tensor, "B T H W 3"]) -> None:
+        if clip.shape[1] < 2:
+            raise ValueError(f"clip has {clip.shape[1]} frame, but flicker needs at least 2")
+        change = clip.double().diff(dim=1).abs()
+        self.add(1 - reduce(change, "B T H W C -> B", "mean") / 255)
+
+
+def _psnr(error: Float64[Tensor, "*B"]) -> Float64[Tensor, "*B"]:
+    return (-10 * error.log10()).clamp(max=_MAX_PSNR)
+
+
+def _ssim(clip: UInt8[Tensor, "T H W 3"], truth: UInt8[Tensor, "T H W 3"]) -> Float64[Tensor, " T"]:
+    x, y = (rearrange(z, "T H W C -> (T C) 1 H W").double() / 255 for z in (clip, truth))
+    mean_x, mean_y = _blur(x), _blur(y)
+    var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)  # Eq. 13
+    similarity = similarity / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return reduce(similarity, "(T C) 1 H W -> T", "mean", C=3)
+
+
+def _blur(pictures: Float64[Tensor, "N 1 H W"]) -> Float64[Tensor, "N 1 h w"]:
+    steps = torch.arange(-5, 6, dtype=torch.float64, device=pictures.device)
+    window = torch.exp(-0.5 * (steps / 1.5) ** 2)
+    window = window / window.sum()
+    pictures = F.conv2d(pictures, rearrange(window, "k -> 1 1 k 1"))
+    return F.conv2d(pictures, rearrange(window, "k -> 1 1 1 k"))

@@ -1,0 +1,133 @@
+"""The tokenizer's promises: causality, streaming, frame arithmetic, honest errors."""
+
+import json
+
+import pytest
+import torch
+
+from layers.configurable import build
+from tokenizer import FSQ, Tokenizer
+
+STRIDE = 4
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("frame", [1, 4, 5, 9, 16])
+@pytest.mark.parametrize("factorized", [False, True])
+def test_a_frame_changes_nothing_before_it(clip, frame, training, factorized):
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(
+        FSQ([8, 5, 5]),
+        channels=[16, 32],
+        encoder_depths=[1, 1],
+        decoder_depths=[1, 1],
+        factorized=factorized,
+    )
+    for p in tokenizer.parameters():
+        p.data.add_(0.05 * torch.randn_like(p))
+    tokenizer.calibrate(clip)
+    tokenizer.train(training)
+    changed = clip.clone()
+    changed[:, :, frame:] = -changed[:, :, frame:]
+    before, after = tokenizer(clip), tokenizer(changed)
+    first = -(-frame // STRIDE)
+    pixels = STRIDE * (first - 1) + 1 if first else 0
+    assert torch.equal(before.tokens[:, :first], after.tokens[:, :first])
+    assert torch.equal(before.clip[:, :, :pixels], after.clip[:, :, :pixels])
+    assert not torch.equal(before.tokens[:, first:], after.tokens[:, first:])
+
+
+def test_an_image_is_a_clip_of_one_frame(tiny_tokenizer, clip):
+    whole = tiny_tokenizer.encoder(clip)
+    image = tiny_tokenizer.encoder(clip[:, :, :1])
+    torch.testing.assert_close(image, whole[:, :, :1], atol=1e-5, rtol=0)
+    tokens = tiny_tokenizer.encode(clip)
+    assert (tiny_tokenizer.encode(clip[:, :, :1]) == tokens[:, :1]).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("chunks", [[17], [1, 16], [1, 4, 4, 4, 4], [5, 8, 4], [13, 4]])
+def test_chunks_equal_one_pass(tiny_tokenizer, clip, chunks):
+    whole = tiny_tokenizer.encoder(clip)
+    encoding: dict = {}
+    parts = [tiny_tokenizer.encoder(part, encoding) for part in clip.split(chunks, dim=2)]
+    torch.testing.assert_close(torch.cat(parts, dim=2), whole, atol=1e-5, rtol=0)
+    latents = tiny_tokenizer.quantizer(whole).latents
+    decoding: dict = {}
+    sizes = [part.shape[2] for part in parts]
+    frames = [tiny_tokenizer.decoder(part, decoding) for part in latents.split(sizes, dim=2)]
+    torch.testing.assert_close(
+        torch.cat(frames, dim=2), tiny_tokenizer.decoder(latents), atol=1e-5, rtol=0
+    )
+    assert [frame.shape[2] for frame in frames] == chunks
+
+
+def test_a_static_clip_has_static_latents(tiny_tokenizer, clip):
+    still = clip[:, :, :1].expand(-1, -1, 17, -1, -1)
+    latents = tiny_tokenizer.encoder(still)
+    torch.testing.assert_close(latents, latents[:, :, :1].expand_as(latents), atol=1e-5, rtol=0)
+
+
+def test_frame_arithmetic_both_ways(tiny_tokenizer):
+    for latent_frames in range(1, 20):
+        frames = tiny_tokenizer.num_frames(latent_frames)
+        assert tiny_tokenizer.num_latent_frames(frames) == latent_frames
+    for bad in (0, 2, 16, 18):
+        with pytest.raises(ValueError, match=r"1 \+ 4 k"):
+            tiny_tokenizer.num_latent_frames(bad)
+
+
+def test_shapes_of_tokens_and_clips(tiny_tokenizer, clip):
+    tokens = tiny_tokenizer.encode(clip)
+    assert tokens.shape == (1, 5, 4, 4)
+    assert tiny_tokenizer.decode(tokens).shape == clip.shape
+
+
+def test_the_projection_is_calibrated(tiny_tokenizer):
+    clip = torch.rand(4, 3, 5, 32, 32) * 2 - 1
+    tiny_tokenizer.calibrate(clip)
+    latents = tiny_tokenizer.encoder(clip)
+    assert tiny_tokenizer.calibrated
+    torch.testing.assert_close(latents.mean((0, 2, 3, 4)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(latents.std((0, 2, 3, 4)), torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_every_parameter_gets_a_gradient(tiny_tokenizer, clip):
+    tiny_tokenizer(clip).clip.square().mean().backward()
+    missing = [
+        n for n, p in tiny_tokenizer.named_parameters() if p.grad is None or not p.grad.any()
+    ]
+    assert missing == []
+
+
+def test_a_description_rebuilds_the_tokenizer_bit_for_bit(tiny_tokenizer, clip):
+    twin = build(json.loads(json.dumps(tiny_tokenizer.config)))
+    twin.load_state_dict(tiny_tokenizer.state_dict())
+    assert torch.equal(twin.encode(clip), tiny_tokenizer.encode(clip))
+    assert twin.fingerprint() == tiny_tokenizer.fingerprint()
+
+
+def test_the_fingerprint_covers_the_encoder_and_not_the_decoder(tiny_tokenizer):
+    before = tiny_tokenizer.fingerprint()
+    tiny_tokenizer.decoder.conv_in.weight.data += 1
+    assert tiny_tokenizer.fingerprint() == before
+    tiny_tokenizer.encoder.conv_in.weight.data += 1
+    assert tiny_tokenizer.fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda clip: clip * 100, r"\[-1, 1\]"),
+        (lambda clip: clip * float("nan"), r"\[-1, 1\]"),
+        (lambda clip: clip[:, :, :16], "use 13 or 17"),
+        (lambda clip: clip[..., :30], "spatial stride 8"),
+    ],
+)
+def test_a_clip_that_does_not_fit_is_refused(tiny_tokenizer, clip, change, words):
+    with pytest.raises(ValueError, match=words):
+        tiny_tokenizer.encode(change(clip))
+
+
+def test_tokens_of_another_codebook_are_refused(tiny_tokenizer):
+    with pytest.raises(ValueError, match="200 codes"):
+        tiny_tokenizer.decode(torch.full((1, 1, 4, 4), 200))

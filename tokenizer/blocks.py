@@ -1,0 +1,189 @@
+"""Causal building blocks of the 3D CNN: what enters from time is the present and the past.
+
+All temporal padding stands in front and repeats the first frame, so that a static clip has static
+latents and an image is a clip of one frame. Every layer that looks back can keep its last inputs
+in a cache, which makes chunk by chunk equal to one pass.
+
+Haar stem: Cosmos tokenizer (NVIDIA 2025, arXiv 2501.03575). Non-parametric shortcuts around the
+resampling layers: deep compression autoencoder (Chen et al. 2024, arXiv 2410.10733).
+"""
+
+import math
+from itertools import chain, repeat
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from einops import repeat as expand
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from layers.norms import ChannelLayerNorm
+
+Cache = dict[nn.Module, Tensor]
+"""Last input frames of each causal layer, filled by the first chunk of a stream."""
+
+
+class CausalConv3d(nn.Conv3d):
+    """3D convolution whose output at a frame sees that frame and the ones before.
+
+    A temporal stride s maps 1 + s k frames to 1 + k. With a cache, later chunks must hold a
+    multiple of s frames.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        stride: tuple[int, int] = (1, 1),
+    ) -> None:
+        time, space = kernel
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size=(time, space, space),
+            stride=(stride[0], stride[1], stride[1]),
+            padding=(0, space // 2, space // 2),
+        )
+
+    def forward(
+        self, x: Float[Tensor, "B C T H W"], cache: Cache | None = None
+    ) -> Float[Tensor, "B C2 T2 H2 W2"]:
+        time, stride = self.kernel_size[0], self.stride[0]
+        past = x[:, :, :1].expand(-1, -1, time - 1, -1, -1)
+        if cache is not None:
+            past = cache.get(self, past)
+        padded = torch.cat([past, x], dim=2) if past.shape[2] else x
+        if cache is not None:
+            # The next chunk starts one stride after the last window did.
+            cache[self] = padded[:, :, padded.shape[2] - (time - stride) :]
+        return super().forward(padded)
+
+
+class ResidualBlock(nn.Module):
+    """Pre-norm residual block of two causal convolutions.
+
+    Factorised: 1 x 3 x 3 in space, then 3 x 1 x 1 in time (2.25 times fewer operations than full).
+    """
+
+    def __init__(self, channels: int, *, factorized: bool) -> None:
+        super().__init__()
+        first, second = ((1, 3), (3, 1)) if factorized else ((3, 3), (3, 3))
+        self.norm1 = ChannelLayerNorm(channels)
+        self.conv1 = CausalConv3d(channels, channels, first)
+        self.norm2 = ChannelLayerNorm(channels)
+        self.conv2 = CausalConv3d(channels, channels, second)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(
+        self, x: Float[Tensor, "B C T H W"], cache: Cache | None = None
+    ) -> Float[Tensor, "B C T H W"]:
+        h = self.conv1(F.silu(self.norm1(x)), cache)
+        return x + self.conv2(F.silu(self.norm2(h)), cache)
+
+
+class Downsample(nn.Module):
+    """Strided causal convolution beside a shortcut: space-time to depth, averaged over groups."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.stride, self.out_channels = stride, out_channels
+        _check_groups(in_channels * stride[0] * stride[1] ** 2, out_channels, "Downsample")
+        kernel = (2 * stride[0] - 1, 3 if stride[1] > 1 else 1)
+        self.conv = CausalConv3d(in_channels, out_channels, kernel, stride)
+
+    def forward(
+        self, x: Float[Tensor, "B C T H W"], cache: Cache | None = None
+    ) -> Float[Tensor, "B C2 T2 H2 W2"]:
+        time, space = self.stride
+        # The first frame fills the group that it leads; later chunks hold whole groups.
+        leading = 0 if cache is not None and self.conv in cache else time - 1
+        groups = torch.cat([x[:, :, :1].expand(-1, -1, leading, -1, -1), x], dim=2)
+        shortcut = rearrange(
+            groups, "b c (t s) (h p) (w q) -> b (c s p q) t h w", s=time, p=space, q=space
+        )
+        shortcut = reduce(shortcut, "b (d g) t h w -> b d t h w", "mean", d=self.out_channels)
+        return self.conv(x, cache) + shortcut
+
+
+class Upsample(nn.Module):
+    """Convolution to depth, then depth to space-time, beside the repeated input as a shortcut.
+
+    The first latent frame stands for one frame: a stream drops its leading s - 1 frames.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.stride, self.volume = stride, stride[0] * stride[1] ** 2
+        _check_groups(out_channels * self.volume, in_channels, "Upsample")
+        self.copies = out_channels * self.volume // in_channels
+        kernel = (1, 3 if stride[1] > 1 else 1)
+        self.conv = CausalConv3d(in_channels, out_channels * self.volume, kernel)
+
+    def forward(
+        self, x: Float[Tensor, "B C T H W"], cache: Cache | None = None
+    ) -> Float[Tensor, "B C2 T2 H2 W2"]:
+        time, space = self.stride
+        started = cache is not None and self in cache
+        shortcut = expand(x, "b c t h w -> b (c g) t h w", g=self.copies)
+        depth = self.conv(x, cache) + shortcut
+        if cache is not None:
+            cache[self] = depth.new_empty(0)
+        out = rearrange(
+            depth, "b (c s p q) t h w -> b c (t s) (h p) (w q)", s=time, p=space, q=space
+        )
+        return out if started else out[:, :, time - 1 :]
+
+
+class HaarPatch(nn.Module):
+    """Invertible stem: a Haar wavelet packet turns s x p x p pixels into channels.
+
+    Scaled so that the lowest band is the mean of its pixels.
+    """
+
+    def __init__(self, temporal: int, spatial: int) -> None:
+        super().__init__()
+        self.temporal, self.spatial = temporal, spatial
+        levels_t, levels_s = _levels(temporal, "temporal"), _levels(spatial, "spatial")
+        self.axes = list(chain(repeat(2, levels_t), repeat(3, levels_s), repeat(4, levels_s)))
+        self.volume = temporal * spatial**2
+
+    def forward(
+        self, x: Float[Tensor, "B C T H W"], cache: Cache | None = None
+    ) -> Float[Tensor, "B C2 T2 H2 W2"]:
+        started = cache is not None and self in cache
+        if not started:
+            x = torch.cat([x[:, :, :1].expand(-1, -1, self.temporal - 1, -1, -1), x], dim=2)
+        if cache is not None:
+            cache[self] = x.new_empty(0)
+        for axis in self.axes:
+            even, odd = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
+            x = torch.cat([even + odd, even - odd], dim=1) / 2
+        return x
+
+    def inverse(
+        self, x: Float[Tensor, "B C2 T2 H2 W2"], cache: Cache | None = None
+    ) -> Float[Tensor, "B C T H W"]:
+        """Turn channels back into pixels, without the copies of the first frame."""
+        started = cache is not None and self in cache
+        if cache is not None:
+            cache[self] = x.new_empty(0)
+        for axis in reversed(self.axes):
+            low, high = x.chunk(2, dim=1)
+            x = torch.stack([low + high, low - high], dim=axis + 1).flatten(axis, axis + 1)
+        return x if started else x[:, :, self.temporal - 1 :]
+
+
+def _levels(factor: int, axis: str) -> int:
+    if factor < 1 or factor & (factor - 1):
+        raise ValueError(f"{axis} patch is {factor}, but a Haar stem needs a power of two")
+    return int(math.log2(factor))
+
+
+def _check_groups(many: int, few: int, layer: str) -> None:
+    if many % few:
+        raise ValueError(
+            f"{layer} averages {many} channels into {few}, which does not divide them; "
+            "choose channels whose ratio is a whole number"
+        )

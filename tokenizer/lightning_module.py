@@ -1,0 +1,92 @@
+"""Training of a tokenizer: wiring and logs, no mathematics."""
+
+from einops import rearrange
+from torch import Tensor
+
+from data.datamodule import Batch
+from data.video import to_uint8
+from evaluation.codebook import CodebookUsage
+from evaluation.pixel import FramePSNR
+from tokenizer.losses import reconstruction_loss
+from tokenizer.model import Tokenizer
+from training.module import Objective, TrainedModule
+from training.pictures import log_clips
+from training.precision import autocast
+
+
+class TokenizerModule(TrainedModule):
+    """Trains a `Tokenizer` to reconstruct clips.
+
+    Args:
+        tokenizer: The network.
+        max_steps: Steps of the whole run.
+        square_weight: Weight of the squared error beside the absolute one.
+        learning_rate: Step of AdamW, on norms, biases, first and last layers.
+        matrix_learning_rate: Step of Muon, on the convolutions of the blocks.
+        weight_decay: Decoupled weight decay.
+        warmup_steps: Linear warm-up.
+        decay_share: Share of the run over which the learning rate falls to 0 at the end.
+        clip_norm: Largest norm of the gradient.
+        ema_decay: Decay of the averaged weights.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_steps: int,
+        square_weight: float = 1.0,
+        learning_rate: float = 1e-3,
+        matrix_learning_rate: float = 0.02,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 10,
+        decay_share: float = 0.3,
+        clip_norm: float = 1.0,
+        ema_decay: float = 0.99,
+    ) -> None:
+        super().__init__(
+            max_steps,
+            learning_rate,
+            matrix_learning_rate,
+            weight_decay,
+            warmup_steps,
+            decay_share,
+            clip_norm,
+            ema_decay,
+        )
+        self.save_hyperparameters()
+        self.tokenizer = tokenizer
+        self.square_weight = square_weight
+        self.track_average()
+        self.val_psnr = FramePSNR()
+        self.val_codes = CodebookUsage(tokenizer.quantizer.codebook_size)
+
+    @property
+    def network(self) -> Tokenizer:
+        return self.tokenizer
+
+    def objective(self, batch: Batch) -> Objective:
+        if not self.tokenizer.calibrated:
+            self.tokenizer.calibrate(batch.clip)
+        clip, tokens, quantizer_loss = self.tokenizer(batch.clip)
+        loss = reconstruction_loss(clip, batch.clip, self.square_weight) + quantizer_loss
+        used = tokens.unique().numel() / self.tokenizer.quantizer.codebook_size
+        return Objective(loss, {"codes_used": loss.new_tensor(used)})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        with self.ema.applied(self.tokenizer), autocast(self.device):
+            result = self.tokenizer(batch.clip)
+        truth, clip = to_uint8(batch.clip), to_uint8(result.clip.float())
+        self.val_psnr.update(clip, truth)
+        self.val_codes.update(result.tokens)
+        if batch_idx == 0:
+            self._log_pictures(truth[:4], clip[:4])
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/psnr", self.val_psnr.compute(), prog_bar=True)
+        self.log("val/code_usage", self.val_codes.compute().share, prog_bar=True)
+        self.val_psnr.reset()
+        self.val_codes.reset()
+
+    def _log_pictures(self, truth: Tensor, clip: Tensor) -> None:
+        rows = rearrange([truth, clip], "two b t h w c -> (b two) t h w c")
+        log_clips(self.loggers, "val/truth_above_reconstruction", rows, int(self.steps_done))

@@ -1,0 +1,158 @@
+"""The tokenizer: video to tokens and back."""
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from layers.configurable import Configurable
+from tokenizer.blocks import Cache
+from tokenizer.cnn import Decoder, Encoder, Layout
+from tokenizer.quantizers import Quantizer
+
+
+class Reconstruction(NamedTuple):
+    """One pass through the whole autoencoder."""
+
+    clip: Float[Tensor, "B 3 T H W"]
+    tokens: Int[Tensor, "B t h w"]
+    quantizer_loss: Float[Tensor, ""]
+
+
+class Tokenizer(Configurable, nn.Module):
+    """Causal 3D CNN autoencoder with a discrete bottleneck; an image is a clip of one frame.
+
+    Args:
+        quantizer: The bottleneck.
+        patch: Pixels folded into channels by the Haar stem, (temporal, spatial).
+        channels: Widths of the levels, from the pixels down.
+        strides: (temporal, spatial) steps between neighbouring levels.
+        encoder_depths: Residual blocks at each level of the encoder.
+        decoder_depths: The same for the decoder, also from the pixels down.
+        factorized: Split each 3 x 3 x 3 convolution of a block into space and time.
+    """
+
+    calibrated: Tensor
+
+    def __init__(
+        self,
+        quantizer: Quantizer,
+        patch: list[int] | None = None,
+        channels: list[int] | None = None,
+        strides: list[list[int]] | None = None,
+        encoder_depths: list[int] | None = None,
+        decoder_depths: list[int] | None = None,
+        factorized: bool = True,
+    ) -> None:
+        super().__init__()
+        patch, channels, strides = patch or [2, 4], channels or [128, 256], strides or [[2, 2]]
+        depths = encoder_depths or [2, 2], decoder_depths or [3, 3]
+        if not len(strides) + 1 == len(channels) == len(depths[0]) == len(depths[1]):
+            raise ValueError(
+                f"channels {channels} has {len(channels)} levels, which needs as many encoder and "
+                f"decoder depths {depths} and one stride fewer, not {strides}"
+            )
+        layout = Layout((patch[0], patch[1]), channels, [(t, s) for t, s in strides], factorized)
+        self.quantizer = quantizer
+        self.encoder = Encoder(layout, depths[0], quantizer.dim)
+        self.decoder = Decoder(layout, depths[1], quantizer.dim)
+        self.temporal_stride, self.spatial_stride = patch
+        for temporal, spatial in strides:
+            self.temporal_stride *= temporal
+            self.spatial_stride *= spatial
+        self.register_buffer("calibrated", torch.tensor(False))
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                layout_last = module.weight.contiguous(memory_format=torch.channels_last_3d)
+                module.weight = nn.Parameter(layout_last)
+
+    def encode(
+        self, clip: Float[Tensor, "B 3 T H W"], cache: Cache | None = None
+    ) -> Int[Tensor, "B t h w"]:
+        """Return tokens in [0, codebook_size).
+
+        Args:
+            clip: Pixels in [-1, 1]; T = 1 + s k frames, H and W multiples of the spatial stride.
+            cache: State of a stream; later chunks hold a multiple of s frames.
+        """
+        self.check_clip(clip, first=not cache)
+        return self.quantizer(self.encoder(clip, cache)).tokens
+
+    def decode(
+        self, tokens: Int[Tensor, "B t h w"], cache: Cache | None = None
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames."""
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.quantizer.codebook_size:
+            raise ValueError(
+                f"tokens lie in [{low}, {high}], but this tokenizer's codebook has "
+                f"{self.quantizer.codebook_size} codes; decode with the tokenizer that encoded them"
+            )
+        return self.decoder(self.quantizer.lookup(tokens), cache)
+
+    def forward(self, clip: Float[Tensor, "B 3 T H W"]) -> Reconstruction:
+        """Encode, quantize and decode, for training."""
+        quantized = self.quantizer(self.encoder(clip))
+        return Reconstruction(self.decoder(quantized.latents), quantized.tokens, quantized.loss)
+
+    def num_latent_frames(self, num_frames: int) -> int:
+        """Return t of T = 1 + s (t - 1)."""
+        if num_frames < 1 or (num_frames - 1) % self.temporal_stride:
+            s = self.temporal_stride
+            below = 1 + max(0, num_frames - 1) // s * s
+            raise ValueError(
+                f"num_frames is {num_frames}, but temporal stride {s} needs 1 + {s} k; "
+                f"use {below} or {below + s}"
+            )
+        return 1 + (num_frames - 1) // self.temporal_stride
+
+    def num_frames(self, num_latent_frames: int) -> int:
+        """Return T = 1 + s (t - 1)."""
+        return 1 + self.temporal_stride * (num_latent_frames - 1)
+
+    def check_clip(self, clip: Float[Tensor, "B 3 T H W"], *, first: bool = True) -> None:
+        """Raise ValueError where a clip does not fit the strides or the range.
+
+        Args:
+            clip: What is to be encoded.
+            first: Whether it starts a stream; later chunks have s k frames instead of 1 + s k.
+        """
+        T, H, W = clip.shape[2:]
+        self.num_latent_frames(T if first else T + 1)
+        if H % self.spatial_stride or W % self.spatial_stride:
+            raise ValueError(
+                f"clip is {H} x {W} pixels, but height and width must be multiples of the spatial "
+                f"stride {self.spatial_stride}; resize or crop it"
+            )
+        low, high = clip.aminmax()
+        if not (low >= -1.01 and high <= 1.01):
+            raise ValueError(
+                f"clip has values in [{low:.3g}, {high:.3g}], but pixels must be finite and lie in "
+                "[-1, 1]; convert uint8 frames with data.video.to_model_range"
+            )
+
+    @torch.no_grad()
+    def calibrate(self, clip: Float[Tensor, "B 3 T H W"]) -> None:
+        """Scale the projection before the quantizer to mean 0 and deviation 1 on this batch.
+
+        Called once, before the first step: a plainly initialised projection uses a handful of codes
+        and stays with them for minutes.
+        """
+        latents = self.encoder(clip).float()
+        mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4)).clamp(min=1e-4)
+        project = self.encoder.project
+        project.weight.div_(std[:, None, None, None, None])
+        assert project.bias is not None
+        project.bias.copy_((project.bias - mean) / std)
+        self.calibrated.fill_(True)
+
+    def fingerprint(self) -> str:
+        """Hash what decides the tokens: encoder and quantizer, not the decoder."""
+        digest = hashlib.sha256()
+        for part in (self.encoder, self.quantizer):
+            for name, value in sorted(part.state_dict().items()):
+                digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
