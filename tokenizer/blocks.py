@@ -139,15 +139,21 @@ class Upsample(nn.Module):
 class HaarPatch(nn.Module):
     """Invertible stem: a Haar wavelet packet turns s x p x p pixels into channels.
 
-    Scaled so that the lowest band is the mean of its pixels.
+    The lowest band is the mean of its pixels. `shift` and `scale` bring each band to mean 0 and
+    deviation 1 over the data, once `Tokenizer.calibrate` has seen some.
     """
 
-    def __init__(self, temporal: int, spatial: int) -> None:
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, temporal: int, spatial: int, channels: int = 3) -> None:
         super().__init__()
         self.temporal, self.spatial = temporal, spatial
         levels_t, levels_s = _levels(temporal, "temporal"), _levels(spatial, "spatial")
         self.axes = list(chain(repeat(2, levels_t), repeat(3, levels_s), repeat(4, levels_s)))
-        self.volume = temporal * spatial**2
+        bands = channels * temporal * spatial**2
+        self.register_buffer("shift", torch.zeros(bands, 1, 1, 1))
+        self.register_buffer("scale", torch.ones(bands, 1, 1, 1))
 
     def forward(
         self, x: Float[Tensor, "B C T H W"], cache: Cache | None = None
@@ -160,7 +166,7 @@ class HaarPatch(nn.Module):
         for axis in self.axes:
             even, odd = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
             x = torch.cat([even + odd, even - odd], dim=1) / 2
-        return x
+        return (x - self.shift) / self.scale
 
     def inverse(
         self, x: Float[Tensor, "B C2 T2 H2 W2"], cache: Cache | None = None
@@ -169,6 +175,7 @@ class HaarPatch(nn.Module):
         started = cache is not None and self in cache
         if cache is not None:
             cache[self] = x.new_empty(0)
+        x = x * self.scale + self.shift
         for axis in reversed(self.axes):
             low, high = x.chunk(2, dim=1)
             x = torch.stack([low + high, low - high], dim=axis + 1).flatten(axis, axis + 1)

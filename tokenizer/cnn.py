@@ -81,6 +81,8 @@ class Decoder(nn.Module):
         self.norm_out = ChannelLayerNorm(channels[-1])
         self.conv_out = CausalConv3d(channels[-1], layout.patch_channels, (1, 3))
         self.stem = HaarPatch(*layout.patch)
+        # Grey at the start: a loud random picture would push the latents off their calibration.
+        nn.init.zeros_(self.conv_out.weight)
 
     def forward(
         self, latents: Float[Tensor, "B D t h w"], cache: Cache | None = None

@@ -135,11 +135,17 @@ class Tokenizer(Configurable, nn.Module):
 
     @torch.no_grad()
     def calibrate(self, clip: Float[Tensor, "B 3 T H W"]) -> None:
-        """Scale the projection before the quantizer to mean 0 and deviation 1 on this batch.
+        """Fit both ends to a batch: latents of mean 0 and deviation 1, output at the mean picture.
 
         Called once, before the first step: a plainly initialised projection uses a handful of codes
-        and stays with them for minutes.
+        and stays with them for minutes, and an output that first has to find the mean brightness
+        pushes all latents to one side.
         """
+        bands = self.encoder.stem(clip)
+        deviation = bands.std(dim=(0, 2, 3, 4))[:, None, None, None]
+        for stem in (self.encoder.stem, self.decoder.stem):
+            stem.shift.copy_(bands.mean(dim=(0, 2, 3, 4))[:, None, None, None])
+            stem.scale.copy_(deviation.clamp(min=float(deviation.max()) / 30))
         latents = self.encoder(clip).float()
         mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4)).clamp(min=1e-4)
         project = self.encoder.project
