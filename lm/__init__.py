@@ -1,0 +1,5 @@
+from lm.autoregressive import AutoregressivePrior
+from lm.text import TextTokenizer
+from lm.transformer import Transformer
+
+__all__ = ["AutoregressivePrior", "TextTokenizer", "Transformer"]

@@ -1,0 +1,142 @@
+"""The autoregressive prior: next-token prediction over text and video tokens.
+
+VideoGPT (Yan et al. 2021, arXiv 2104.10157); VideoPoet (Kondratyuk et al. 2023, arXiv 2312.14125).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from layers.configurable import Configurable
+from lm.logits import check_sampling, draw, probabilities
+from lm.sequence import Vocabulary, positions, prefix
+from lm.transformer import Transformer
+
+Texts = list[list[int]]
+
+
+class AutoregressivePrior(Configurable, nn.Module):
+    """Models the tokens of a clip, given text, one after another.
+
+    Args:
+        transformer: The network.
+        codebook_size: Codes of the tokenizer.
+        grid: Token grid (t, h, w) of the trained window.
+        text_size: Text pieces at most.
+        text_window: Pieces of the longest prompt.
+    """
+
+    def __init__(
+        self,
+        transformer: Transformer,
+        codebook_size: int,
+        grid: list[int],
+        text_size: int = 320,
+        text_window: int = 12,
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.vocabulary = Vocabulary(text_size, codebook_size)
+        self.grid = (grid[0], grid[1], grid[2])
+        self.text_window, self.prefix_length = text_window, text_window + 3
+        self.embedding = nn.Embedding(self.vocabulary.size, transformer.width)
+        self.head = nn.Linear(transformer.width, codebook_size, bias=False)
+        nn.init.normal_(self.embedding.weight, std=0.5)
+        nn.init.normal_(self.head.weight, std=transformer.width**-0.5)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the trained window."""
+        return math.prod(self.grid)
+
+    def logits(self, tokens: Int[Tensor, "B t h w"], texts: Texts) -> Float[Tensor, "B N V"]:
+        """Return the logits of each token given the text and the tokens before it."""
+        codes = rearrange(tokens, "b t h w -> b (t h w)") + self.vocabulary.first_code
+        ids = torch.cat([self._prefix(texts), codes[:, :-1]], dim=1)
+        states = self.transformer(self.embedding(ids), self._positions(ids.shape[1]))
+        return self.head(states[:, self.prefix_length - 1 :])
+
+    def loss(
+        self, tokens: Int[Tensor, "B t h w"], texts: Texts, drop: Tensor | None = None
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy of the video tokens in nats.
+
+        Args:
+            tokens: Tokens of clips.
+            texts: Text pieces of each.
+            drop: True where a clip's text is left out, so that guidance has an unconditional side.
+        """
+        if drop is not None:
+            texts = [[] if out else text for text, out in zip(texts, drop.tolist(), strict=True)]
+        logits = self.logits(tokens, texts)
+        return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
+
+    @torch.no_grad()
+    def score(self, tokens: Int[Tensor, "B t h w"], texts: Texts) -> Float[Tensor, "B N"]:
+        """Return the log-likelihood of each token in nats."""
+        chances = self.logits(tokens, texts).float().log_softmax(-1)
+        return chances.gather(-1, tokens.flatten(1)[..., None])[..., 0]
+
+    @torch.no_grad()
+    def sample(
+        self,
+        texts: Texts,
+        generators: list[torch.Generator],
+        *,
+        context: Int[Tensor, "B k h w"] | None = None,
+        num_latent_frames: int | None = None,
+        guidance_scale: float = 1.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Int[Tensor, "B t h w"]:
+        """Draw tokens; sample i depends on `generators[i]` alone.
+
+        Args:
+            texts: Text pieces of each sample; none for an unconditional one.
+            generators: A source of randomness a sample.
+            context: Tokens of the first k latent frames, kept as they are.
+            num_latent_frames: t; the trained window by default, at most that.
+            guidance_scale: uncond + scale (cond - uncond); 1 is off and skips the second pass.
+            temperature: 0 is greedy.
+            top_k: Keep the k likeliest tokens.
+            top_p: Keep the smallest set of tokens that has this probability.
+        """
+        check_sampling(temperature, top_k, top_p)
+        t, h, w = num_latent_frames or self.grid[0], *self.grid[1:]
+        known = context.flatten(1) if context is not None else self._prefix(texts)[:, :0]
+        todo = t * h * w - known.shape[1]
+        uniforms = torch.stack([torch.rand(todo, generator=g) for g in generators]).to(known.device)
+        guided = guidance_scale != 1.0
+        ids = torch.cat([self._prefix(texts), known + self.vocabulary.first_code], dim=1)
+        if guided:
+            bare = torch.cat([self._prefix([[] for _ in texts]), ids[:, self.prefix_length :]], 1)
+            ids = torch.cat([ids, bare])
+        axes = self._positions(self.prefix_length + t * h * w)
+        x, place, drawn = self.embedding(ids), 0, []
+        cache = self.transformer.new_cache(len(ids), len(axes), x)
+        for step in range(todo):
+            states = self.transformer(x, axes[place : place + x.shape[1]], cache)
+            place += x.shape[1]
+            logits = self.head(states[:, -1]).float()
+            if guided:
+                conditional, bare_logits = logits.chunk(2)
+                logits = bare_logits + guidance_scale * (conditional - bare_logits)
+            tokens = draw(probabilities(logits, temperature, top_k, top_p), uniforms[:, step])
+            drawn.append(tokens)
+            x = self.embedding(tokens + self.vocabulary.first_code)[:, None]
+            x = torch.cat([x, x]) if guided else x
+        flat = torch.cat([known, torch.stack(drawn, dim=1)], dim=1)
+        return rearrange(flat, "b (t h w) -> b t h w", t=t, h=h)
+
+    def _prefix(self, texts: Texts) -> Int[Tensor, "B P"]:
+        ids = prefix(texts, self.vocabulary, self.text_window)
+        return ids.to(self.embedding.weight.device)
+
+    def _positions(self, length: int) -> Int[Tensor, "N 3"]:
+        axes = positions(self.prefix_length, self.grid)[:length]
+        return axes.to(self.embedding.weight.device)

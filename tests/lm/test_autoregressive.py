@@ -1,0 +1,104 @@
+"""The autoregressive prior against plain loops."""
+
+import pytest
+import torch
+
+from lm import AutoregressivePrior, Transformer
+
+TEXTS = [[3, 1, 4], [1, 5]]
+
+
+@pytest.fixture
+def prior() -> AutoregressivePrior:
+    torch.manual_seed(0)
+    transformer = Transformer(width=32, depth=2, num_heads=2)
+    prior = AutoregressivePrior(
+        transformer, codebook_size=17, grid=[3, 2, 2], text_size=9, text_window=4
+    )
+    with torch.no_grad():
+        for p in prior.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return prior.eval()
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    return torch.randint(17, (2, 3, 2, 2), generator=torch.Generator().manual_seed(0))
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_logits_do_not_depend_on_later_tokens(prior, tokens):
+    before = prior.logits(tokens, TEXTS)
+    for place in range(12):
+        changed = tokens.clone().flatten(1)
+        changed[:, place:] = (changed[:, place:] + 1) % 17
+        after = prior.logits(changed.view_as(tokens), TEXTS)
+        assert torch.equal(before[:, : place + 1], after[:, : place + 1])
+
+
+def uncached(prior, texts, generator, context, scale):
+    flat = context.flatten(1)
+    uniform = torch.rand(12 - flat.shape[1], generator=generator)
+    for u in uniform:
+        padded = torch.cat([flat, flat.new_zeros(1, 12 - flat.shape[1])], 1).view(1, 3, 2, 2)
+        logits = prior.logits(padded, texts)[0, flat.shape[1]]
+        if scale != 1:
+            bare = prior.logits(padded, [[]])[0, flat.shape[1]]
+            logits = bare + scale * (logits - bare)
+        total = logits.double().softmax(-1).cumsum(-1)
+        flat = torch.cat([flat, (total <= u.double()).sum().view(1, 1)], 1)
+    return flat.view(1, 3, 2, 2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+@pytest.mark.parametrize("known", [0, 1])
+def test_cached_sampling_equals_uncached(prior, tokens, known, scale):
+    context = tokens[:, :known]
+    sampled = prior.sample(TEXTS, generators(5, 6), context=context, guidance_scale=scale)
+    for i, seed in enumerate((5, 6)):
+        alone = uncached(prior, TEXTS[i : i + 1], *generators(seed), context[i : i + 1], scale)
+        assert torch.equal(sampled[i : i + 1], alone)
+
+
+def test_a_sample_does_not_depend_on_its_batch(prior):
+    batch = prior.sample(TEXTS, generators(5, 6))
+    assert torch.equal(batch[1:], prior.sample(TEXTS[1:], generators(6)))
+
+
+def test_score_is_the_sum_of_log_probabilities(prior, tokens):
+    scores = prior.score(tokens, TEXTS)
+    logits = prior.logits(tokens, TEXTS)
+    for b in range(2):
+        for n in range(12):
+            chances = torch.log_softmax(logits[b, n].double(), -1)
+            assert scores[b, n].item() == pytest.approx(
+                chances[tokens.flatten(1)[b, n]].item(), abs=1e-5
+            )
+    assert -scores.mean().item() == pytest.approx(prior.loss(tokens, TEXTS).item(), abs=1e-5)
+
+
+def test_every_parameter_gets_a_gradient(prior, tokens):
+    prior.loss(tokens, TEXTS).backward()
+    missing = [n for n, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
+    assert missing == []
+
+
+def test_greedy_and_top_k_one_agree(prior):
+    greedy = prior.sample(TEXTS, generators(1, 2), temperature=0.0)
+    assert torch.equal(greedy, prior.sample(TEXTS, generators(3, 4), top_k=1))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("top_p", 0.0), ("top_p", 1.5), ("top_k", 0), ("temperature", -1.0)]
+)
+def test_sampling_arguments_out_of_range_are_refused(prior, argument, value):
+    with pytest.raises(ValueError, match=argument):
+        prior.sample(TEXTS, generators(1, 2), **{argument: value})
+
+
+def test_a_prompt_that_is_too_long_is_refused(prior, tokens):
+    with pytest.raises(ValueError, match="reads 4"):
+        prior.loss(tokens, [[1] * 5, []])

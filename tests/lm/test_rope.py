@@ -1,0 +1,34 @@
+import torch
+
+from layers.rope import rotary_table, rotate
+from lm.sequence import positions
+
+
+def test_products_depend_on_differences_only():
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 1, 1, 1, 24, generator=generator)
+
+    def product(first, second):
+        table = rotary_table(torch.tensor([first, second]), 24, 10_000.0)
+        return (rotate(q, table[:, :1]) * rotate(k, table[:, 1:])).sum()
+
+    near = product((3, 1, 4), (1, 5, 9))
+    torch.testing.assert_close(near, product((13, 41, 9), (11, 45, 14)), atol=1e-4, rtol=0)
+    assert not torch.allclose(near, product((3, 1, 4), (1, 5, 8)), atol=1e-3)
+
+
+def test_equal_axes_are_the_rotary_positions_of_llama():
+    places = torch.arange(7)
+    table = rotary_table(places[:, None].expand(-1, 3), 16, 500.0)
+    angles = places[:, None] * 500.0 ** (-torch.arange(0, 16, 2) / 16)
+    expected = torch.cat([angles, angles], -1)
+    torch.testing.assert_close(
+        table, torch.stack([expected.cos(), expected.sin()]), atol=1e-5, rtol=0
+    )
+
+
+def test_text_stands_before_the_grid():
+    axes = positions(3, (2, 2, 2)).tolist()
+    assert axes[:4] == [[0, 0, 0], [1, 1, 1], [2, 2, 2], [3, 3, 3]]
+    assert axes[-1] == [4, 4, 4]
+    assert axes[5] == [3, 4, 3]
