@@ -1,0 +1,89 @@
+"""A module on disk: weights as safetensors, the constructor's arguments as JSON, hashes of both."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from layers.configurable import Config, Configurable, build
+
+CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+
+
+def save_module(module: nn.Module, folder: Path) -> None:
+    """Write a `Configurable` module into a folder."""
+    assert isinstance(module, Configurable)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.contiguous().cpu() for name, value in module.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+    write_json(folder / CONFIG, module.config)
+
+
+def load_module(folder: Path) -> Any:
+    """Rebuild the module of a folder, in eval mode.
+
+    Raises:
+        ValueError: A file is missing, damaged or does not fit the other one.
+    """
+    config: Config = read_json(folder / CONFIG)
+    module = build(config)
+    try:
+        module.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{folder / WEIGHTS} cannot be read as weights of {config['class']}: {error}; "
+            "save the model again"
+        ) from error
+    return module.eval()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON."""
+    path.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; what is wrong with a file is said with its name."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is missing or damaged ({error}); save the model again") from error
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """List every file of a model folder with its hash, beside some facts."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = {str(path.relative_to(folder)): _digest(path) for path in paths}
+    write_json(folder / MANIFEST, {**facts, "files": files})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the facts of a model folder after comparing every file with its hash.
+
+    Raises:
+        ValueError: The folder holds no model, or a file is missing, truncated or altered.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(
+            f"{folder} holds no {MANIFEST}, so it is no model folder; "
+            "give the folder that save_pretrained or train.py wrote"
+        )
+    manifest = read_json(folder / MANIFEST)
+    for name, digest in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{path} is missing from the model; copy the whole folder again")
+        if _digest(path) != digest:
+            raise ValueError(
+                f"{path} is not the file that was saved (another hash); copy the folder again"
+            )
+    return manifest
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,185 @@
+"""Everything a user needs in one object: prompts and clips in, uint8 videos out."""
+
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from huggingface_hub import snapshot_download
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from data.video import resize_and_crop, to_model_range, to_uint8
+from layers.storage import load_module, read_manifest, save_module, write_manifest
+from lm.autoregressive import AutoregressivePrior
+from lm.text import TextTokenizer
+from tokenizer.model import Tokenizer
+
+
+class VideoPipeline:
+    """Tokenizer and prior in one folder.
+
+    Args:
+        tokenizer: Video to tokens and back.
+        size: Height and width that the models were trained at.
+        fps: Frames per second of the training clips.
+        prior: Models the tokens; a pipeline without one only encodes and decodes.
+        text: Turns prompts into pieces; None where the prior was trained without captions.
+        fingerprint: Of the tokenizer that the prior was trained with; checked against this one.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        size: int,
+        fps: float,
+        prior: AutoregressivePrior | None = None,
+        text: TextTokenizer | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        own = tokenizer.fingerprint()
+        if fingerprint is not None and fingerprint != own:
+            raise ValueError(
+                f"the prior was trained with the tokenizer {fingerprint}, but this one is {own}; "
+                "use the tokenizer that belongs to it"
+            )
+        self.tokenizer, self.size, self.fps = tokenizer.eval(), size, fps
+        self.prior, self.text = prior.eval() if prior is not None else None, text
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "VideoPipeline":
+        """Load a model folder, or one of that name on the Hugging Face hub."""
+        folder = Path(folder_or_hub_id)
+        if not folder.is_dir():
+            if str(folder_or_hub_id).count("/") != 1:
+                raise ValueError(f"{folder_or_hub_id} is neither a folder nor a hub id owner/name")
+            folder = Path(snapshot_download(str(folder_or_hub_id)))
+        facts = read_manifest(folder)
+        prior = load_module(folder / "prior") if (folder / "prior").is_dir() else None
+        pieces = folder / "prior" / "text.model"
+        text = TextTokenizer(pieces.read_bytes()) if pieces.is_file() else None
+        tokenizer = load_module(folder / "tokenizer")
+        fingerprint = facts["tokenizer_fingerprint"]
+        return cls(tokenizer, facts["size"], facts["fps"], prior, text, fingerprint)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write safetensors, JSON and hashes; the folder may be copied or uploaded as it is."""
+        folder = Path(folder)
+        save_module(self.tokenizer, folder / "tokenizer")
+        if self.prior is not None:
+            save_module(self.prior, folder / "prior")
+        if self.text is not None:
+            (folder / "prior" / "text.model").write_bytes(self.text.model)
+        fingerprint = self.tokenizer.fingerprint()
+        write_manifest(
+            folder, {"size": self.size, "fps": self.fps, "tokenizer_fingerprint": fingerprint}
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: list[str] | None = None,
+        num_frames: int = 17,
+        seed: int | list[int] = 0,
+        context: UInt8[Tensor, "B T H W 3"] | None = None,
+        guidance_scale: float = 1.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> UInt8[Tensor, "B T2 H2 W2 3"]:
+        """Sample videos.
+
+        Beyond the trained window the last frames are encoded again and continued.
+
+        Args:
+            prompts: What to show; None for unconditional samples.
+            num_frames: 1 + s k, the context included.
+            seed: Sample i draws from seed + i, or from seed[i], whatever batch it is in.
+            context: Frames to continue; resized and cropped to the trained size. The last
+                admissible number 1 + s k of them counts.
+            guidance_scale: uncond + scale (cond - uncond); 1 is off.
+            temperature: 0 is greedy.
+            top_k: Keep the k likeliest tokens.
+            top_p: Keep the smallest set of tokens that has this probability.
+        """
+        prior = self._require_prior()
+        self.tokenizer.num_latent_frames(num_frames)
+        count = len(prompts) if prompts is not None else 1 if context is None else len(context)
+        texts = self._texts(prompts, count)
+        seeds = [seed + i for i in range(count)] if isinstance(seed, int) else seed
+        if len(seeds) != count or (context is not None and len(context) != count):
+            raise ValueError(
+                f"{count} samples are asked for, with {len(seeds)} seeds and "
+                f"{len(context) if context is not None else 'no'} contexts; give one each"
+            )
+        generators = [torch.Generator().manual_seed(one) for one in seeds]
+        window, stride = self.tokenizer.num_frames(prior.grid[0]), self.tokenizer.temporal_stride
+        clip = self._context(context, stride, num_frames, window)
+        while clip is None or clip.shape[2] < num_frames:
+            known = self._overlap(clip, window)
+            kept = known.shape[2] if known is not None else 0
+            missing = num_frames - (clip.shape[2] if clip is not None else 0)
+            tokens = prior.sample(
+                texts,
+                generators,
+                context=self.tokenizer.encode(known) if known is not None else None,
+                num_latent_frames=self.tokenizer.num_latent_frames(min(window, kept + missing)),
+                guidance_scale=guidance_scale,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+            )
+            new = self.tokenizer.decode(tokens).clamp(-1, 1)[:, :, kept:]
+            clip = new if clip is None else torch.cat([clip, new], dim=2)
+        return to_uint8(clip)
+
+    @torch.no_grad()
+    def score(
+        self, videos: UInt8[Tensor, "B T H W 3"], prompts: list[str] | None = None
+    ) -> Float[Tensor, "B"]:
+        """Return the log-likelihood of each video's tokens in nats."""
+        prior = self._require_prior()
+        tokens = self.tokenizer.encode(self._fit(videos))
+        return prior.score(tokens, self._texts(prompts, len(videos))).sum(dim=1)
+
+    def _context(
+        self, context: Tensor | None, stride: int, num_frames: int, window: int
+    ) -> Float[Tensor, "B 3 T H W"] | None:
+        if context is None:
+            return None
+        frames = 1 + (context.shape[1] - 1) // stride * stride
+        if frames >= num_frames:
+            raise ValueError(
+                f"context has {context.shape[1]} frames and num_frames is {num_frames}; "
+                f"ask for at least {frames + stride}"
+            )
+        return self._fit(context[:, -frames:])
+
+    def _overlap(self, clip: Tensor | None, window: int) -> Tensor | None:
+        """Return the frames that the next window starts from: all that fit in half of it."""
+        if clip is None:
+            return None
+        stride = self.tokenizer.temporal_stride
+        frames = min(clip.shape[2], 1 + (window // 2) // stride * stride)
+        return clip[:, :, -frames:]
+
+    def _fit(self, videos: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B 3 T H W"]:
+        if videos.shape[2:4] != (self.size, self.size):
+            flat = rearrange(videos, "b t h w c -> (b t) h w c")
+            flat = resize_and_crop(flat, self.size)
+            videos = rearrange(flat, "(b t) h w c -> b t h w c", b=len(videos))
+        return to_model_range(videos)
+
+    def _texts(self, prompts: list[str] | None, count: int) -> list[list[int]]:
+        if prompts is None:
+            return [[] for _ in range(count)]
+        if self.text is None:
+            raise ValueError("this model was trained without captions; leave the prompts out")
+        for prompt in prompts:
+            if not prompt.strip():
+                raise ValueError("a prompt is empty; use prompts=None for unconditional samples")
+        return [self.text.encode(prompt) for prompt in prompts]
+
+    def _require_prior(self) -> AutoregressivePrior:
+        if self.prior is None:
+            raise ValueError("this folder holds a tokenizer alone; train a prior to generate")
+        return self.prior

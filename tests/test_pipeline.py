@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from lm import AutoregressivePrior, TextTokenizer, Transformer
+from pipeline import VideoPipeline
+
+PROMPTS = ["a red circle moving left", "a blue square moving up"]
+
+
+@pytest.fixture
+def pipe(tiny_tokenizer) -> VideoPipeline:
+    torch.manual_seed(0)
+    prior = AutoregressivePrior(
+        Transformer(width=32, depth=2, num_heads=2), codebook_size=200, grid=[5, 4, 4]
+    )
+    text = TextTokenizer.train(PROMPTS, 320)
+    return VideoPipeline(tiny_tokenizer, size=32, fps=8.0, prior=prior, text=text)
+
+
+def test_a_saved_pipeline_is_bit_for_bit_the_same(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    again = VideoPipeline.from_pretrained(tmp_path)
+    assert torch.equal(again.generate(PROMPTS, seed=3), pipe.generate(PROMPTS, seed=3))
+    for name, value in pipe.tokenizer.state_dict().items():
+        assert torch.equal(value, again.tokenizer.state_dict()[name])
+
+
+def test_a_sample_depends_on_its_seed_alone(pipe):
+    both = pipe.generate(PROMPTS, num_frames=5, seed=7)
+    assert torch.equal(both[1:], pipe.generate(PROMPTS[1:], num_frames=5, seed=8))
+    assert torch.equal(both.flip(0), pipe.generate(PROMPTS[::-1], num_frames=5, seed=[8, 7]))
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 17, 33])
+def test_videos_have_the_length_asked_for(pipe, num_frames):
+    assert pipe.generate(PROMPTS, num_frames=num_frames).shape == (2, num_frames, 32, 32, 3)
+
+
+def test_context_frames_are_kept(pipe):
+    context = torch.randint(256, (2, 6, 32, 32, 3), dtype=torch.uint8)
+    video = pipe.generate(PROMPTS, num_frames=17, context=context)
+    assert torch.equal(video[:, :5], context[:, 1:])
+
+
+def test_score_is_a_log_likelihood_a_video(pipe):
+    videos = pipe.generate(PROMPTS, seed=0)
+    scores = pipe.score(videos, PROMPTS)
+    assert scores.shape == (2,)
+    # An untrained prior of zero branches is nearly uniform over 200 codes.
+    assert bool((scores < 0).all())
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
+@pytest.mark.parametrize("name", ["tokenizer/model.safetensors", "prior/config.json"])
+def test_a_damaged_folder_is_refused_and_the_file_named(pipe, tmp_path, name, damage):
+    pipe.save_pretrained(tmp_path)
+    path = tmp_path / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(content[:-1])
+    elif damage == "altered":
+        path.write_bytes(content[:-9] + b"x" + content[-8:])
+    with pytest.raises(ValueError, match=name):
+        VideoPipeline.from_pretrained(tmp_path)
+
+
+def test_a_prior_refuses_another_tokenizer(pipe):
+    own = pipe.tokenizer.fingerprint()
+    with pytest.raises(ValueError, match=f"0123.*{own}"):
+        VideoPipeline(pipe.tokenizer, 32, 8.0, pipe.prior, pipe.text, fingerprint="0123")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"prompts": PROMPTS, "num_frames": 16}, "use 13 or 17"),
+        ({"prompts": [""]}, "empty"),
+        ({"prompts": ["a red circle " * 9]}, "reads 12"),
+        ({"prompts": PROMPTS, "seed": [1]}, "1 seeds"),
+        ({"context": torch.zeros(1, 17, 32, 32, 3, dtype=torch.uint8)}, "at least 21"),
+    ],
+)
+def test_what_cannot_be_is_refused(pipe, arguments, words):
+    with pytest.raises(ValueError, match=words):
+        pipe.generate(**arguments)
