@@ -1,5 +1,6 @@
 from lm.autoregressive import AutoregressivePrior
+from lm.lightning_module import PriorModule
 from lm.text import TextTokenizer
 from lm.transformer import Transformer
 
-__all__ = ["AutoregressivePrior", "TextTokenizer", "Transformer"]
+__all__ = ["AutoregressivePrior", "PriorModule", "TextTokenizer", "Transformer"]

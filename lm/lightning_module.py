@@ -1,0 +1,139 @@
+"""Training of a prior on the tokens of a frozen tokenizer: wiring and logs, no mathematics."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Int
+from torch import Tensor
+
+from data.datamodule import Batch, VideoDataModule
+from data.video import to_uint8
+from layers.storage import load_module
+from lm.autoregressive import AutoregressivePrior, Texts
+from lm.text import TextTokenizer
+from tokenizer import Tokenizer
+from training.module import Objective, TrainedModule
+from training.pictures import log_clips
+from training.precision import autocast
+
+
+class PriorModule(TrainedModule):
+    """Trains a prior; clips are encoded on the fly by a tokenizer that never changes.
+
+    Args:
+        prior: The network and its objective.
+        tokenizer_folder: Model folder of the trained tokenizer; opened when training starts.
+        max_steps: Steps of the whole run.
+        text_dropout: Share of clips whose text is left out, so that guidance works.
+        learning_rate: Step of AdamW, on embeddings, norms and the head.
+        matrix_learning_rate: Step of Muon, on the matrices of the blocks.
+        weight_decay: Decoupled weight decay.
+        warmup_steps: Linear warm-up.
+        decay_share: Share of the run over which the learning rate falls to 0 at the end.
+        clip_norm: Largest norm of the gradient.
+        ema_decay: Decay of the averaged weights.
+    """
+
+    tokenizer: Tokenizer
+
+    def __init__(
+        self,
+        prior: AutoregressivePrior,
+        tokenizer_folder: str,
+        max_steps: int,
+        text_dropout: float = 0.1,
+        learning_rate: float = 3e-3,
+        matrix_learning_rate: float = 0.02,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 20,
+        decay_share: float = 0.3,
+        clip_norm: float = 1.0,
+        ema_decay: float = 0.99,
+    ) -> None:
+        super().__init__(
+            max_steps,
+            learning_rate,
+            matrix_learning_rate,
+            weight_decay,
+            warmup_steps,
+            decay_share,
+            clip_norm,
+            ema_decay,
+        )
+        self.save_hyperparameters()
+        self.prior = prior
+        self.tokenizer_folder, self.text_dropout = tokenizer_folder, text_dropout
+        self.text: TextTokenizer | None = None
+        self.fingerprint: str | None = None
+        self.track_average()
+
+    @property
+    def network(self) -> AutoregressivePrior:
+        return self.prior
+
+    def setup(self, stage: str) -> None:
+        """Open the tokenizer, compare it with the prior, learn text pieces where there are none."""
+        tokenizer = load_module(Path(self.tokenizer_folder) / "tokenizer")
+        codes, own = self.prior.vocabulary.codebook_size, tokenizer.fingerprint()
+        if tokenizer.quantizer.codebook_size != codes:
+            raise ValueError(
+                f"the prior has codebook_size {codes}, but the tokenizer in "
+                f"{self.tokenizer_folder} has {tokenizer.quantizer.codebook_size}; set it to that"
+            )
+        if self.fingerprint not in (None, own):
+            raise ValueError(
+                f"the prior was trained with the tokenizer {self.fingerprint}, but the one in "
+                f"{self.tokenizer_folder} is {own}; give the folder that belongs to it"
+            )
+        # Outside the module tree: not saved, not averaged, not trained, always in eval mode.
+        tokenizer.requires_grad_(False)
+        object.__setattr__(self, "tokenizer", tokenizer.to(self.device).eval())
+        self.fingerprint = own
+        data = getattr(self.trainer, "datamodule", None)
+        if self.text is None and isinstance(data, VideoDataModule) and data.train.captions:
+            text_size = self.prior.vocabulary.text_size
+            self.text = TextTokenizer.train(data.train.captions, text_size)
+
+    def objective(self, batch: Batch) -> Objective:
+        tokens, texts = self._read(batch)
+        generator = torch.Generator().manual_seed(int(self.steps_done))
+        drop = torch.rand(len(texts), generator=generator) < self.text_dropout
+        return Objective(self.prior.loss(tokens, texts, drop), {})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        tokens, texts = self._read(batch)
+        with self.ema.applied(self.prior), autocast(self.device):
+            nats = self.prior.loss(tokens, texts)
+            if batch_idx == 0:
+                self._log_pictures(texts[:4], tokens[:4])
+        bits = nats / math.log(2)
+        self.log("val/bits_per_token", bits, prog_bar=True, batch_size=len(texts))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        model = self.text.model if self.text is not None else b""
+        checkpoint["text"] = torch.frombuffer(bytearray(model or b"\0"), dtype=torch.uint8)
+        checkpoint["tokenizer_fingerprint"] = self.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        model = checkpoint["text"].numpy().tobytes()
+        self.text = TextTokenizer(model) if len(model) > 1 else None
+        self.fingerprint = checkpoint["tokenizer_fingerprint"]
+
+    @torch.no_grad()
+    def _read(self, batch: Batch) -> tuple[Int[Tensor, "B t h w"], Texts]:
+        tokens = self.tokenizer.encode(batch.clip)
+        if self.text is None:
+            return tokens, [[] for _ in batch.captions]
+        return tokens, [self.text.encode(caption) for caption in batch.captions]
+
+    def _log_pictures(self, texts: Texts, tokens: Tensor) -> None:
+        generators = [torch.Generator().manual_seed(i) for i in range(len(texts))]
+        sampled = self.prior.sample(texts, generators)
+        clips = [to_uint8(self.tokenizer.decode(part).float()) for part in (tokens, sampled)]
+        rows = rearrange(clips, "two b t h w c -> (b two) t h w c")
+        log_clips(self.loggers, "val/truth_above_sample", rows, int(self.steps_done))
