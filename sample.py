@@ -1,0 +1,91 @@
+"""Sample videos: python sample.py runs/demo/model --prompt "a red circle moving left" --out out/.
+
+Writes one mp4 and one gif a sample and a contact sheet of all of them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from data.video import decode_clip, probe, write_video
+from evaluation.contact_sheet import Row, contact_sheet
+from pipeline import VideoPipeline
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(description="Sample videos from a model folder.")
+    parser.add_argument("model", help="model folder or hub id")
+    parser.add_argument("--prompt", action="append", help="what to show; may be given repeatedly")
+    parser.add_argument("--context", type=Path, help="video whose frames are continued")
+    parser.add_argument("--context-frames", type=int, default=5, help="how many of its last frames")
+    parser.add_argument("--frames", type=int, default=17, help="length of the videos, 1 + s k")
+    parser.add_argument("--num", type=int, default=1, help="samples of each prompt")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--guidance-scale", type=float, default=1.0, help="1 is off")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
+    parser.add_argument("--top-k", type=int, default=0, help="0 keeps all tokens")
+    parser.add_argument("--top-p", type=float, default=1.0, help="1 keeps all tokens")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    args = parser().parse_args(arguments)
+    pipe = VideoPipeline.from_pretrained(args.model)
+    prompts = [prompt for prompt in args.prompt or [] for _ in range(args.num)]
+    count = len(prompts) or args.num
+    videos = pipe.generate(
+        prompts=prompts or None,
+        num_frames=args.frames,
+        seed=[args.seed + i for i in range(count)],
+        context=read_context(args.context, args.context_frames, count, pipe),
+        guidance_scale=args.guidance_scale,
+        temperature=args.temperature,
+        top_k=args.top_k or None,
+        top_p=args.top_p,
+    )
+    write_samples(videos, prompts or ["(no prompt)"] * count, args.out, pipe.fps)
+
+
+def read_context(
+    path: Path | None, frames: int, count: int, pipe: VideoPipeline
+) -> UInt8[Tensor, "B T H W 3"] | None:
+    """Return the last frames of a video, once for each sample."""
+    if path is None:
+        return None
+    info = probe(path)
+    if info.num_frames < frames:
+        raise ValueError(
+            f"{path} has {info.num_frames} frames, but --context-frames is {frames}; ask for fewer"
+        )
+    clip = decode_clip(path, start=info.num_frames - frames, size=pipe.size)
+    if (info.height, info.width) != (pipe.size, pipe.size):
+        print(f"{path}: {info.height} x {info.width} resized and cropped to {pipe.size}")
+    return clip[-frames:].expand(count, -1, -1, -1, -1)
+
+
+def write_samples(
+    videos: UInt8[Tensor, "B T H W 3"], labels: list[str], out: Path, fps: float
+) -> None:
+    """Write each video as mp4 and gif, and a contact sheet."""
+    out.mkdir(parents=True, exist_ok=True)
+    for i, video in enumerate(videos):
+        write_video(out / f"{i:03d}.mp4", video, fps)
+        write_video(out / f"{i:03d}.gif", video, fps)
+    rows = [Row(label, {"": video}) for label, video in zip(labels, videos, strict=True)]
+    contact_sheet(rows, out / "samples.png")
+    print(f"{len(videos)} videos written to {out}")
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"sample.py: {error}")
