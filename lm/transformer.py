@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from layers.attention import attention
 from layers.configurable import Configurable
+from layers.norms import RMSNorm
 from layers.rope import rotary_table, rotate
 
 
@@ -43,8 +44,8 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_norm = nn.RMSNorm(width // num_heads, eps=1e-6)
-        self.k_norm = nn.RMSNorm(width // num_heads, eps=1e-6)
+        self.q_norm = RMSNorm(width // num_heads)
+        self.k_norm = RMSNorm(width // num_heads)
         self.out = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.out.weight)
 
@@ -70,9 +71,9 @@ class Block(nn.Module):
 
     def __init__(self, width: int, num_heads: int, hidden: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width, eps=1e-6)
+        self.attention_norm = RMSNorm(width)
         self.attention = Attention(width, num_heads)
-        self.mlp_norm = nn.RMSNorm(width, eps=1e-6)
+        self.mlp_norm = RMSNorm(width)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
         nn.init.zeros_(self.down.weight)
@@ -118,7 +119,7 @@ class Transformer(Configurable, nn.Module):
         self.width, self.depth, self.num_heads = width, depth, num_heads
         self.head_dim, self.rope_theta = width // num_heads, rope_theta
         self.blocks = nn.ModuleList([Block(width, num_heads, hidden) for _ in range(depth)])
-        self.norm = nn.RMSNorm(width, eps=1e-6)
+        self.norm = RMSNorm(width)
 
     def forward(
         self,
