@@ -1,13 +1,18 @@
 PYTHON ?= python3
 BIN = .venv/bin
+OUT ?= runs/demo
 
-.PHONY: install test check
+.PHONY: install demo test check soak
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# make demo [MINUTES=60] [VIDEOS=folder] [OUT=folder]
+demo: install
+	$(BIN)/python demo.py --out '$(OUT)' $(if $(MINUTES),--minutes $(MINUTES)) $(if $(VIDEOS),--videos '$(VIDEOS)')
 
 test: install
 	$(BIN)/python -m pytest --quiet
@@ -17,3 +22,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/pyright
+
+# Long fault and memory tests.
+soak: install
+	$(BIN)/python -m pytest --quiet -m soak

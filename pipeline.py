@@ -1,5 +1,6 @@
 """Everything a user needs in one object: prompts and clips in, uint8 videos out."""
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -162,8 +163,14 @@ class VideoPipeline:
         frames = min(clip.shape[2], 1 + (window // 2) // stride * stride)
         return clip[:, :, -frames:]
 
-    def _fit(self, videos: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B 3 T H W"]:
-        if videos.shape[2:4] != (self.size, self.size):
+    def _fit(self, videos: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B 3 T H2 W2"]:
+        height, width = videos.shape[2:4]
+        if (height, width) != (self.size, self.size):
+            warnings.warn(
+                f"videos are {height} x {width} pixels; resized and cropped to {self.size} x "
+                f"{self.size}, which the model was trained at",
+                stacklevel=3,
+            )
             flat = rearrange(videos, "b t h w c -> (b t) h w c")
             flat = resize_and_crop(flat, self.size)
             videos = rearrange(flat, "(b t) h w c -> b t h w c", b=len(videos))

@@ -4,14 +4,20 @@ The only place that knows Lightning's Trainer. The schema of a YAML is the const
 the classes it names; every argument can be overridden on the command line.
 """
 
+from typing import Any
+
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from data import VideoDataModule
 from lm import PriorModule
 from pipeline import VideoPipeline
 from tokenizer import TokenizerModule
+from training.checkpoints import Checkpoints
 from training.module import TrainedModule
+from training.progress import StepProgress
 
 
 class CLI(LightningCLI):
@@ -20,6 +26,37 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("model.init_args.max_steps", "data.max_steps")
         parser.add_argument("--export", type=str | None, help="model folder to write after fit")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.link_arguments("trainer.default_root_dir", "checkpoints.root")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add logs in files of two kinds, and a progress bar that knows the time left."""
+        settings = self._get(self.config_init, "trainer", {})
+        root = settings["default_root_dir"] or "runs"
+        if settings["logger"] is None:
+            csv = CSVLogger(root, name="csv", flush_logs_every_n_steps=10)
+            kwargs["logger"] = [TensorBoardLogger(root), csv]
+        if settings["enable_progress_bar"] is not False:
+            kwargs["callbacks"] = [*(settings["callbacks"] or []), StepProgress()]
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Find the last checkpoint; Lightning would start over where there is none."""
+        self.config_init["fit"]["weights_only"] = True  # never unpickle
+        if self.config.fit.ckpt_path == "last":
+            path = self._get(self.config_init, "checkpoints").path
+            if not path.is_file():
+                raise SystemExit(
+                    f"train.py: --ckpt_path is last, but {path} does not exist; "
+                    "leave --ckpt_path out to start from the beginning"
+                )
+            self.config_init["fit"]["ckpt_path"] = str(path)
+
+    def before_validate(self) -> None:
+        self.config_init["validate"]["weights_only"] = True
+
+    def before_test(self) -> None:
+        self.config_init["test"]["weights_only"] = True
 
     def after_fit(self) -> None:
         """Save the averaged weights as a model folder."""
@@ -37,15 +74,26 @@ class CLI(LightningCLI):
             pipeline.save_pretrained(folder)
         print(f"model written to {folder}")
 
+    def _parse_ckpt_path(self) -> None:
+        """Let what the user says now win over what a checkpoint has stored, when training goes on.
 
-def main(arguments: list[str] | None = None) -> CLI:
+        The module warns of every difference; Lightning would silently take the stored values.
+        """
+        if self.config.get("subcommand") != "fit":
+            super()._parse_ckpt_path()
+
+
+def main(arguments: list[str] | None = None, *, run: bool = True) -> CLI:
     """Run the command line."""
     torch.set_float32_matmul_precision("high")
     return CLI(
         TrainedModule,
         VideoDataModule,
+        run=run,
         subclass_mode_model=True,
         save_config_kwargs={"overwrite": True},
+        # The module counts steps and stops; the data know their share of a distributed batch.
+        trainer_defaults={"max_epochs": -1, "use_distributed_sampler": False},
         seed_everything_default=0,
         args=arguments,
     )

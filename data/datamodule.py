@@ -201,4 +201,5 @@ class VideoDataModule(lightning.LightningDataModule):
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.num_workers,
+            generator=torch.Generator(),  # or it would draw from, and shift, the global one
         )

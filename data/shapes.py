@@ -178,7 +178,7 @@ class Shapes(ClipSource):
         split: Split = "train",
         *,
         difficulty: Difficulty = "plain",
-        object_diameter: tuple[float, float] = (12.0, 18.0),
+        object_diameter: tuple[float, float] = (14.0, 22.0),
         speed: tuple[float, float] = (2.0, 3.0),
         size: int = 64,
         seed: int = 0,
@@ -223,12 +223,13 @@ class Shapes(ClipSource):
     def __len__(self) -> int:
         return self.num_clips
 
-    def scene(self, index: int) -> Scene:
-        """Draw what clip `index` shows."""
+    def scene(self, index: int, combination: Combination | None = None) -> Scene:
+        """Draw what clip `index` shows, or a scene of its kind with another combination."""
         if not 0 <= index < self.num_clips:
             raise IndexError(f"index is {index}, but the collection has clips 0 to {len(self) - 1}")
         rng = np.random.default_rng((self.seed, get_args(Split).index(self.split), index))
-        combination = self._combination(index, rng)
+        drawn = self._combination(index, rng)
+        combination = combination or drawn
         diameter = float(rng.uniform(*self.object_diameter))
         speed = float(rng.uniform(*self.speed))
         low, high = _walls(combination.shape, diameter, self.size)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from layers.configurable import Configurable
+from lm.codes import CodeTable
 from lm.logits import check_sampling, draw, probabilities
 from lm.sequence import Vocabulary, positions, prefix
 from lm.transformer import Transformer
@@ -28,6 +29,8 @@ class AutoregressivePrior(Configurable, nn.Module):
         grid: Token grid (t, h, w) of the trained window.
         text_size: Text pieces at most.
         text_window: Pieces of the longest prompt.
+        levels: FSQ levels of the tokenizer; codes that share one then share a part of what is
+            learnt about them (`CodeTable`).
     """
 
     def __init__(
@@ -37,16 +40,18 @@ class AutoregressivePrior(Configurable, nn.Module):
         grid: list[int],
         text_size: int = 320,
         text_window: int = 12,
+        levels: list[int] | None = None,
     ) -> None:
         super().__init__()
         self.transformer = transformer
         self.vocabulary = Vocabulary(text_size, codebook_size)
         self.grid = (grid[0], grid[1], grid[2])
         self.text_window, self.prefix_length = text_window, text_window + 3
-        self.embedding = nn.Embedding(self.vocabulary.size, transformer.width)
-        self.head = nn.Linear(transformer.width, codebook_size, bias=False)
+        width = transformer.width
+        self.embedding = nn.Embedding(self.vocabulary.first_code, width)
         nn.init.normal_(self.embedding.weight, std=0.5)
-        nn.init.normal_(self.head.weight, std=transformer.width**-0.5)
+        self.codes = CodeTable(codebook_size, width, 0.5, levels)
+        self.head = CodeTable(codebook_size, width, width**-0.5, levels)
 
     @property
     def num_tokens(self) -> int:
@@ -57,8 +62,9 @@ class AutoregressivePrior(Configurable, nn.Module):
         """Return the logits of each token given the text and the tokens before it."""
         codes = rearrange(tokens, "b t h w -> b (t h w)") + self.vocabulary.first_code
         ids = torch.cat([self._prefix(texts), codes[:, :-1]], dim=1)
-        states = self.transformer(self.embedding(ids), self._positions(ids.shape[1]))
-        return self.head(states[:, self.prefix_length - 1 :])
+        x = F.embedding(ids, self._table())
+        states = self.transformer(x, self._positions(ids.shape[1]))
+        return F.linear(states[:, self.prefix_length - 1 :], self.head())
 
     def loss(
         self, tokens: Int[Tensor, "B t h w"], texts: Texts, drop: Tensor | None = None
@@ -117,21 +123,26 @@ class AutoregressivePrior(Configurable, nn.Module):
             bare = torch.cat([self._prefix([[] for _ in texts]), ids[:, self.prefix_length :]], 1)
             ids = torch.cat([ids, bare])
         axes = self._positions(self.prefix_length + t * h * w)
-        x, place, drawn = self.embedding(ids), 0, []
+        table, head, place, drawn = self._table(), self.head(), 0, []
+        x = F.embedding(ids, table)
         cache = self.transformer.new_cache(len(ids), len(axes), x)
         for step in range(todo):
             states = self.transformer(x, axes[place : place + x.shape[1]], cache)
             place += x.shape[1]
-            logits = self.head(states[:, -1]).float()
+            logits = F.linear(states[:, -1], head).float()
             if guided:
                 conditional, bare_logits = logits.chunk(2)
                 logits = bare_logits + guidance_scale * (conditional - bare_logits)
             tokens = draw(probabilities(logits, temperature, top_k, top_p), uniforms[:, step])
             drawn.append(tokens)
-            x = self.embedding(tokens + self.vocabulary.first_code)[:, None]
+            x = F.embedding(tokens + self.vocabulary.first_code, table)[:, None]
             x = torch.cat([x, x]) if guided else x
         flat = torch.cat([known, torch.stack(drawn, dim=1)], dim=1)
         return rearrange(flat, "b (t h w) -> b t h w", t=t, h=h)
+
+    def _table(self) -> Float[Tensor, "V D"]:
+        """Return one vector for each entry of the vocabulary."""
+        return torch.cat([self.embedding.weight, self.codes()])
 
     def _prefix(self, texts: Texts) -> Int[Tensor, "B P"]:
         ids = prefix(texts, self.vocabulary, self.text_window)

@@ -110,7 +110,7 @@ class PriorModule(TrainedModule):
             if batch_idx == 0:
                 self._log_pictures(texts[:4], tokens[:4])
         bits = nats / math.log(2)
-        self.log("val/bits_per_token", bits, prog_bar=True, batch_size=len(texts))
+        self.log("val/bits_per_token", bits, prog_bar=True, batch_size=len(texts), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -1,20 +1,9 @@
 import pytest
 import torch
 
-from lm import AutoregressivePrior, TextTokenizer, Transformer
 from pipeline import VideoPipeline
 
 PROMPTS = ["a red circle moving left", "a blue square moving up"]
-
-
-@pytest.fixture
-def pipe(tiny_tokenizer) -> VideoPipeline:
-    torch.manual_seed(0)
-    prior = AutoregressivePrior(
-        Transformer(width=32, depth=2, num_heads=2), codebook_size=200, grid=[5, 4, 4]
-    )
-    text = TextTokenizer.train(PROMPTS, 320)
-    return VideoPipeline(tiny_tokenizer, size=32, fps=8.0, prior=prior, text=text)
 
 
 def test_a_saved_pipeline_is_bit_for_bit_the_same(pipe, tmp_path):
@@ -40,6 +29,12 @@ def test_context_frames_are_kept(pipe):
     context = torch.randint(256, (2, 6, 32, 32, 3), dtype=torch.uint8)
     video = pipe.generate(PROMPTS, num_frames=17, context=context)
     assert torch.equal(video[:, :5], context[:, 1:])
+
+
+def test_a_context_of_another_size_is_resized_and_it_is_said(pipe):
+    context = torch.randint(256, (2, 5, 48, 40, 3), dtype=torch.uint8)
+    with pytest.warns(UserWarning, match="48 x 40 pixels; resized and cropped to 32"):
+        assert pipe.generate(PROMPTS, num_frames=9, context=context).shape == (2, 9, 32, 32, 3)
 
 
 def test_score_is_a_log_likelihood_a_video(pipe):

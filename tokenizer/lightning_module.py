@@ -1,6 +1,7 @@
 """Training of a tokenizer: wiring and logs, no mathematics."""
 
 from einops import rearrange
+from jaxtyping import Float
 from torch import Tensor
 
 from data.datamodule import Batch
@@ -66,11 +67,17 @@ class TokenizerModule(TrainedModule):
 
     def objective(self, batch: Batch) -> Objective:
         if not self.tokenizer.calibrated:
-            self.tokenizer.calibrate(batch.clip)
+            self.tokenizer.calibrate(self._of_all_processes(batch.clip))
         clip, tokens, quantizer_loss = self.tokenizer(batch.clip)
         loss = reconstruction_loss(clip, batch.clip, self.square_weight) + quantizer_loss
         used = tokens.unique().numel() / self.tokenizer.quantizer.codebook_size
         return Objective(loss, {"codes_used": loss.new_tensor(used)})
+
+    def _of_all_processes(self, clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B2 3 T H W"]:
+        """Return the whole batch, so that every process computes the same from it."""
+        gathered = self.all_gather(clip)
+        assert isinstance(gathered, Tensor)
+        return gathered.flatten(0, 1) if gathered.ndim > clip.ndim else gathered
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         with self.ema.applied(self.tokenizer), autocast(self.device):

@@ -50,7 +50,8 @@ class FSQ(Quantizer):
         if not levels or min(levels) < 3:
             raise ValueError(f"levels is {levels}, but FSQ needs at least 3 in each dimension")
         self.dim, self.codebook_size = len(levels), math.prod(levels)
-        self.rounding = finite_scalar_quantization.FSQ(levels)
+        with torch.device("cpu"):  # it reads its small tables, which a meta device does not have
+            self.rounding = finite_scalar_quantization.FSQ(levels)
 
     def forward(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):

@@ -90,6 +90,9 @@ class TrainedModule(lightning.LightningModule, ABC):
             weight_decay=self.weight_decay,
         )
 
+    def on_train_start(self) -> None:
+        self._stop_at_the_end()
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Do one step: loss, gradient, clipped update, averages, count."""
         optimizer = self.optimizers()
@@ -107,9 +110,14 @@ class TrainedModule(lightning.LightningModule, ABC):
             optimizer.step()
         self.ema.update(self.network, step)
         self.steps_done += 1
+        self._stop_at_the_end()
         shown = {f"train/{name}": value for name, value in {"loss": loss.detach(), **logs}.items()}
         self.log_dict({**shown, "train/gradient_norm": norm}, prog_bar=False)
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
+
+    def _stop_at_the_end(self) -> None:
+        if self.steps_done >= self.max_steps:
+            self.trainer.should_stop = True
 
     def _finite(self, norm: Tensor) -> bool:
         if bool(norm.isfinite()):
@@ -137,6 +145,13 @@ class TrainedModule(lightning.LightningModule, ABC):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        stored = checkpoint.get("hyper_parameters", {})
+        for name, value in self.hparams.items():
+            if isinstance(value, int | float | str) and stored.get(name, value) != value:
+                rank_zero_warn(
+                    f"{name} is {value}, but the checkpoint was trained with {stored[name]}; "
+                    "going on with the new value"
+                )
         states = checkpoint["random"]
         random.setstate(states["python"])
         key, position = states["numpy"]

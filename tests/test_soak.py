@@ -1,0 +1,69 @@
+"""Long tests of faults and memory; make soak runs them."""
+
+import random
+import resource
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+import torch
+
+from data.folder import VideoFolder
+from data.shapes import Shapes
+from data.video import VideoError, write_video
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
+
+
+def test_a_training_killed_again_and_again_ends_like_one_that_never_was(small, tmp_path):
+    ends, rng = [], random.Random(0)
+    for name, killed in (("whole", False), ("killed", True)):
+        root = tmp_path / name
+        command = [sys.executable, "train.py", "fit", "--config=configs/demo_tokenizer.yaml"]
+        command += [*small, "--export=null", "--model.init_args.max_steps=60"]
+        command += ["--checkpoints.every_n_steps=3", f"--trainer.default_root_dir={root}"]
+        command += ["--trainer.enable_progress_bar=false", "--data.val_clips=16"]
+        last = root / "checkpoints" / "last.ckpt"
+        for _ in range(6 if killed else 0):
+            resume = ["--ckpt_path=last"] if last.is_file() else []
+            process = subprocess.Popen([*command, *resume], stderr=subprocess.DEVNULL)
+            time.sleep(rng.uniform(6, 14))
+            process.kill()
+            process.wait()
+        resume = ["--ckpt_path=last"] if last.is_file() else []
+        subprocess.run([*command, *resume], check=True, capture_output=True)
+        ends.append(torch.load(last, weights_only=True)["state_dict"])
+    assert ends[0]["steps_done"] == 60
+    assert all(torch.equal(ends[1][name], value) for name, value in ends[0].items())
+
+
+def test_sampling_again_and_again_needs_no_more_memory(pipe):
+    peaks = []
+    for _ in range(30):
+        pipe.generate(["a red circle moving left"] * 4, num_frames=33)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert peaks[-1] - peaks[4] < 30_000  # kilobytes
+
+
+def test_no_damaged_video_ends_the_process(tmp_path):
+    rng = random.Random(0)
+    for i in range(120):
+        path = tmp_path / f"{i:03d}.mp4"
+        write_video(path, Shapes(200).read(i, 17).frames, 8.0)
+        if i % 2:
+            content = bytearray(path.read_bytes())
+            for _ in range(rng.choice([1, 10, 100])):
+                content[rng.randrange(len(content))] = rng.randrange(256)
+            path.write_bytes(content[: rng.randrange(len(content) // 2, len(content) + 1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = VideoFolder(tmp_path)
+    whole = {f"{i:03d}.mp4" for i in range(0, 120, 2)}
+    assert not whole & source.skipped.keys()
+    for i in range(len(source)):
+        try:
+            assert source.read(i, 17).frames.shape == (17, 64, 64, 3)
+        except VideoError:
+            pytest.fail("a video that was accepted cannot be read")

@@ -1,0 +1,66 @@
+"""Checkpoints that a training can be resumed from."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from training.module import TrainedModule
+
+
+class Checkpoints(Checkpoint):
+    """Keeps the newest state of a run as `checkpoints/last.ckpt`; on Ctrl-C says how to go on.
+
+    Lightning's ModelCheckpoint does not fit optimization by hand: it warns and looks for states of
+    its own. The file is written to a temporary name and moved, so that a kill leaves the old one.
+
+    Args:
+        root: Folder of the run.
+        every_n_steps: Steps from one checkpoint to the next.
+    """
+
+    def __init__(self, root: str | None = None, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps is {every_n_steps}, but must be at least 1")
+        self.path = Path(root or "runs") / "checkpoints" / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self.saved_step: int | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the checkpoint of an earlier run, if this one starts anew."""
+        if trainer.ckpt_path is None and trainer.is_global_zero and self.path.is_file():
+            kept = self.path.with_name("earlier.ckpt")
+            self.path.replace(kept)
+            rank_zero_info(f"the last checkpoint of an earlier run is kept as {kept}")
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert isinstance(pl_module, TrainedModule)
+        step = int(pl_module.steps_done)
+        if step % self.every_n_steps == 0 or step == pl_module.max_steps:
+            trainer.save_checkpoint(self.path, weights_only=False)
+            self.saved_step = step
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Tell the user what is left of an interrupted run."""
+        if not trainer.is_global_zero:
+            return
+        if self.saved_step is None:
+            message = "stopped before a checkpoint was written"
+        else:
+            message = (
+                f"stopped at step {pl_module.steps_done}; {self.path} holds step "
+                f"{self.saved_step}: the same command with --ckpt_path last resumes there"
+            )
+        print(f"\n{message}", file=sys.stderr)
