@@ -21,10 +21,10 @@ def test_the_demo_trains_exports_and_samples(fit, tmp_path):
 @pytest.mark.parametrize(
     "key",
     [
-        "modle.init_args.max_steps",
+        "modelx.init_args.max_steps",
         "model.init_args.max_stepz",
         "model.init_args.tokenizer.chanells",
-        "model.init_args.tokenizer.quantizer.init_args.levls",
+        "model.init_args.tokenizer.quantizer.init_args.levelz",
         "data.train.init_args.spedd",
         "data.val_clipps",
         "trainer.max_epocs",
