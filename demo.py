@@ -73,7 +73,7 @@ class Demo:
             self.plan = asked
         self.store({})
 
-    def store(self, facts: dict[str, float]) -> None:
+    def store(self, facts: dict[str, Any]) -> None:
         """Keep what has been decided or measured, so that a second call goes on from it."""
         self.plan.update(facts)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -117,18 +117,29 @@ class Demo:
 
     def train(self, part: str) -> None:
         """Run train.py, from the last checkpoint if there is one."""
-        if f"{part}_seconds" in self.plan:
-            console.print(f"{part}: trained already, {self.out / part}")
+        if self.plan.get(f"{part}_done"):
+            console.print(f"{part}: trained already, in {self.out / part}")
             return
+        earlier, started = self.plan.get(f"{part}_seconds", 0), time.monotonic()
+        steps = self.decide_steps(part)
         command = [sys.executable, str(Path(train.__file__)), "fit", *self.arguments(part)]
-        command.append(f"--model.init_args.max_steps={self.decide_steps(part)}")
+        command.append(f"--model.init_args.max_steps={steps}")
         if (self.out / part / "checkpoints" / "last.ckpt").is_file():
             command.append("--ckpt_path=last")
         console.rule(f"training the {part}")
-        started = time.monotonic()
-        if subprocess.run(command, check=False).returncode:
-            sys.exit(f"the training of the {part} stopped; make demo goes on from its checkpoint")
-        self.store({f"{part}_seconds": time.monotonic() - started})
+        process = subprocess.Popen(command)
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # it has heard the interrupt too and says what it leaves
+        self.store(
+            {
+                f"{part}_seconds": earlier + time.monotonic() - started,
+                f"{part}_done": process.returncode == 0,
+            }
+        )
+        if process.returncode:
+            sys.exit(f"the training of the {part} stopped; the same command goes on from there")
 
 
 def probe(arguments: list[str]) -> float:
@@ -179,8 +190,9 @@ def add_figures(measured: Measured, plan: dict[str, Any]) -> dict[str, float]:
         if f"continuation.{name}_psnr" in figures:
             other = figures[f"continuation.{name}_psnr"]
             figures[f"continuation.better_than_{name}"] = figures["continuation.psnr"] - other
-    names = ("tokenizer", "prior", "sample", "total")
-    return figures | {f"seconds.{name}": plan[f"{name}_seconds"] for name in names}
+    seconds = {name: plan[f"{name}_seconds"] for name in ("tokenizer", "prior", "sample")}
+    seconds["total"] = sum(seconds.values())
+    return figures | {f"seconds.{name}": value for name, value in seconds.items()}
 
 
 def report(demo: Demo, measured: Measured, pictures: list[tuple[str, Path]]) -> None:
@@ -224,7 +236,6 @@ def main(arguments: list[str] | None = None) -> None:
     if args.videos is not None and not args.videos.is_dir():
         sys.exit(f"--videos is {args.videos}, which is no folder; give one with videos in it")
     demo = Demo(args.out, args.minutes, args.videos)
-    started = time.monotonic()
     console.print(
         f"Trains a tokenizer, then a prior, samples and measures, in {args.out}: "
         f"about {args.minutes or 15:g} minutes on two cores. MINUTES=60 trains longer."
@@ -236,13 +247,9 @@ def main(arguments: list[str] | None = None) -> None:
     pipe = VideoPipeline.from_pretrained(args.out / "model")
     measured = measure_videos(pipe, args.videos) if args.videos else measure_shapes(pipe)
     pictures = write_pictures(args.out, measured, pipe.fps)
-    now = time.monotonic()
-    demo.store({"sample_seconds": now - sampling, "total_seconds": now - started})
+    demo.store({"sample_seconds": time.monotonic() - sampling})
     report(demo, measured, pictures)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from the last checkpoint")
+    main()

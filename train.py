@@ -32,6 +32,9 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add logs in files of two kinds, and a progress bar that knows the time left."""
         settings = self._get(self.config_init, "trainer", {})
+        if isinstance(settings["val_check_interval"], int):  # a short run is looked at once
+            max_steps = self._get(self.config, "model.init_args.max_steps")
+            kwargs["val_check_interval"] = min(settings["val_check_interval"], max_steps)
         root = settings["default_root_dir"] or "runs"
         if settings["logger"] is None:
             csv = CSVLogger(root, name="csv", flush_logs_every_n_steps=10)

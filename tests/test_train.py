@@ -5,7 +5,7 @@ import yaml
 
 from pipeline import VideoPipeline
 
-STEPS = ["--trainer.val_check_interval=2", "--model.init_args.max_steps=2"]
+STEPS = ["--model.init_args.max_steps=2"]
 
 
 def test_the_demo_trains_exports_and_samples(fit, tmp_path):
