@@ -5,13 +5,15 @@ Writes one mp4 and one gif a sample and a contact sheet of all of them.
 
 import argparse
 import sys
+from collections import deque
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from data.video import decode_clip, probe, write_video
+from data.video import iterate_frames, probe, write_video
 from evaluation.contact_sheet import Row, contact_sheet
 from pipeline import VideoPipeline
 
@@ -60,14 +62,16 @@ def read_context(
     if path is None:
         return None
     info = probe(path)
-    if info.num_frames < frames:
+    # A faster video is brought to the rate that the model knows.
+    last = deque(iterate_frames(path, pipe.size, fps=pipe.fps), maxlen=frames)
+    if len(last) < frames:
         raise ValueError(
-            f"{path} has {info.num_frames} frames, but --context-frames is {frames}; ask for fewer"
+            f"{path} has {len(last)} frames at {pipe.fps:g} a second, but --context-frames is "
+            f"{frames}; ask for fewer"
         )
-    clip = decode_clip(path, start=info.num_frames - frames, size=pipe.size)
     if (info.height, info.width) != (pipe.size, pipe.size):
         print(f"{path}: {info.height} x {info.width} resized and cropped to {pipe.size}")
-    return clip[-frames:].expand(count, -1, -1, -1, -1)
+    return torch.from_numpy(np.stack(last)).expand(count, -1, -1, -1, -1)
 
 
 def write_samples(

@@ -4,6 +4,7 @@ The only place that knows Lightning's Trainer. The schema of a YAML is the const
 the classes it names; every argument can be overridden on the command line.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -18,6 +19,13 @@ from tokenizer import TokenizerModule
 from training.checkpoints import Checkpoints
 from training.module import TrainedModule
 from training.progress import StepProgress
+
+NOT_FOR_THE_USER = (
+    r".*isinstance\(treespec, LeafSpec\)",  # of Lightning's own making
+    r".*does not have many workers",  # reading in the training process is right on few cores
+    r".*smaller than the logging interval",
+    r".*resuming from a checkpoint that ended before the epoch",  # the order follows the step
+)
 
 
 class CLI(LightningCLI):
@@ -89,17 +97,20 @@ class CLI(LightningCLI):
 def main(arguments: list[str] | None = None, *, run: bool = True) -> CLI:
     """Run the command line."""
     torch.set_float32_matmul_precision("high")
-    return CLI(
-        TrainedModule,
-        VideoDataModule,
-        run=run,
-        subclass_mode_model=True,
-        save_config_kwargs={"overwrite": True},
-        # The module counts steps and stops; the data know their share of a distributed batch.
-        trainer_defaults={"max_epochs": -1, "use_distributed_sampler": False},
-        seed_everything_default=0,
-        args=arguments,
-    )
+    with warnings.catch_warnings():
+        for message in NOT_FOR_THE_USER:
+            warnings.filterwarnings("ignore", message)
+        return CLI(
+            TrainedModule,
+            VideoDataModule,
+            run=run,
+            subclass_mode_model=True,
+            save_config_kwargs={"overwrite": True},
+            # The module counts steps and stops; the data know their share of a distributed batch.
+            trainer_defaults={"max_epochs": -1, "use_distributed_sampler": False},
+            seed_everything_default=0,
+            args=arguments,
+        )
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class Measured(NamedTuple):
 
 def measure_shapes(model: Model) -> Measured:
     """Measure everything that held-out captioned shapes allow."""
-    source = Shapes(NUM_CLIPS, "val", size=model.size)
+    source = Shapes(1000, "val", size=model.size)
     drawn = [source.scene(i) for i in range(NUM_CLIPS)]
     scenes = [render(scene, NUM_FRAMES, model.size) for scene in drawn]
     truth = torch.stack([scene.frames for scene in scenes])

@@ -27,7 +27,7 @@ def prompted(
     generate: Generate,
     combinations: Sequence[Combination],
     first_seed: int,
-    contexts: UInt8[Tensor, "B T H W 3"] | None = None,
+    contexts: UInt8[Tensor, "B k H W 3"] | None = None,
     num_frames: int = 17,
 ) -> UInt8[Tensor, "B T H W 3"]:
     """Generate one clip for each combination, in batches; clip i draws from `first_seed` + i."""

@@ -3,20 +3,14 @@ import torch
 
 import sample
 from data.video import decode_clip, write_video
-from lm import AutoregressivePrior, TextTokenizer, Transformer
-from pipeline import VideoPipeline
 
 PROMPT = "a red circle moving left"
 
 
 @pytest.fixture
-def model(tiny_tokenizer, tmp_path) -> str:
-    torch.manual_seed(0)
-    transformer = Transformer(width=32, depth=1, num_heads=2)
-    prior = AutoregressivePrior(transformer, codebook_size=200, grid=[5, 4, 4])
-    text = TextTokenizer.train([PROMPT], 320)
+def model(pipe, tmp_path) -> str:
     folder = tmp_path / "model"
-    VideoPipeline(tiny_tokenizer, 32, 8.0, prior, text).save_pretrained(folder)
+    pipe.save_pretrained(folder)
     return str(folder)
 
 
@@ -39,5 +33,9 @@ def test_a_video_is_continued(model, tmp_path):
     arguments = ["--context", str(tmp_path / "clip.mp4"), "--context-frames", "5"]
     sample.main([model, *arguments, "--frames", "21", "--out", str(tmp_path / "out")])
     assert len(decode_clip(tmp_path / "out" / "000.mp4")) == 21
+    # Frames of a video twice as fast as the model are brought to its rate.
+    write_video(tmp_path / "fast.mp4", clip, 16.0)
+    with pytest.raises(ValueError, match="has 5 frames at 8 a second"):
+        sample.main([model, "--context", str(tmp_path / "fast.mp4"), "--context-frames", "9"])
     with pytest.raises(ValueError, match="has 9 frames"):
         sample.main([model, *arguments[:2], "--context-frames", "13"])
