@@ -9,7 +9,6 @@ resampling layers: deep compression autoencoder (Chen et al. 2024, arXiv 2410.10
 """
 
 import math
-from itertools import chain, repeat
 
 import torch
 import torch.nn.functional as F
@@ -140,20 +139,22 @@ class HaarPatch(nn.Module):
     """Invertible stem: a Haar wavelet packet turns s x p x p pixels into channels.
 
     The lowest band is the mean of its pixels. `shift` and `scale` bring each band to mean 0 and
-    deviation 1 over the data, once `Tokenizer.calibrate` has seen some.
+    deviation 1 over the data, once `Tokenizer.calibrate` has seen some. All of it is one small
+    matrix product a patch, in float32: what neighbours differ by is lost in bfloat16.
     """
 
+    matrix: Tensor
     shift: Tensor
     scale: Tensor
 
     def __init__(self, temporal: int, spatial: int, channels: int = 3) -> None:
         super().__init__()
         self.temporal, self.spatial = temporal, spatial
-        levels_t, levels_s = _levels(temporal, "temporal"), _levels(spatial, "spatial")
-        self.axes = list(chain(repeat(2, levels_t), repeat(3, levels_s), repeat(4, levels_s)))
-        bands = channels * temporal * spatial**2
-        self.register_buffer("shift", torch.zeros(bands, 1, 1, 1))
-        self.register_buffer("scale", torch.ones(bands, 1, 1, 1))
+        packet = _wavelet_packet(temporal, spatial)
+        matrix = torch.kron(packet, torch.eye(channels))
+        self.register_buffer("matrix", matrix, persistent=False)
+        self.register_buffer("shift", torch.zeros(len(matrix), 1, 1, 1))
+        self.register_buffer("scale", torch.ones(len(matrix), 1, 1, 1))
 
     def forward(
         self, x: Float[Tensor, "B C T H W"], cache: Cache | None = None
@@ -163,10 +164,16 @@ class HaarPatch(nn.Module):
             x = torch.cat([x[:, :, :1].expand(-1, -1, self.temporal - 1, -1, -1), x], dim=2)
         if cache is not None:
             cache[self] = x.new_empty(0)
-        for axis in self.axes:
-            even, odd = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
-            x = torch.cat([even + odd, even - odd], dim=1) / 2
-        return (x - self.shift) / self.scale
+        patches = rearrange(
+            x,
+            "b c (t s) (h p) (w q) -> b t h w (s p q c)",
+            s=self.temporal,
+            p=self.spatial,
+            q=self.spatial,
+        )
+        shift, scale = self.shift.flatten(), self.scale.flatten()
+        bands = _linear(patches, self.matrix / scale[:, None], -shift / scale)
+        return rearrange(bands, "b t h w c -> b c t h w")
 
     def inverse(
         self, x: Float[Tensor, "B C2 T2 H2 W2"], cache: Cache | None = None
@@ -175,16 +182,40 @@ class HaarPatch(nn.Module):
         started = cache is not None and self in cache
         if cache is not None:
             cache[self] = x.new_empty(0)
-        x = x * self.scale + self.shift
-        for axis in reversed(self.axes):
-            low, high = x.chunk(2, dim=1)
-            x = torch.stack([low + high, low - high], dim=axis + 1).flatten(axis, axis + 1)
+        # The rows are orthogonal, and as long as an average is.
+        inverse = self.matrix.T * (self.temporal * self.spatial**2)
+        bands = rearrange(x, "b c t h w -> b t h w c")
+        bias = (inverse * self.shift.flatten()).sum(dim=1)
+        patches = _linear(bands, inverse * self.scale.flatten(), bias)
+        x = rearrange(
+            patches,
+            "b t h w (s p q c) -> b c (t s) (h p) (w q)",
+            s=self.temporal,
+            p=self.spatial,
+            q=self.spatial,
+        )
         return x if started else x[:, :, self.temporal - 1 :]
 
 
-def _levels(factor: int, axis: str) -> int:
+def _wavelet_packet(temporal: int, spatial: int) -> Float[Tensor, "bands pixels"]:
+    """Return the Haar packet of a patch: halves on halves of sums and differences of neighbours."""
+    pixels = temporal * spatial**2
+    x = torch.eye(pixels).view(pixels, 1, temporal, spatial, spatial)
+    for axis, factor in ((2, temporal), (3, spatial), (4, spatial)):
+        for _ in range(_levels(factor)):
+            even, odd = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
+            x = torch.cat([even + odd, even - odd], dim=1) / 2
+    return x.flatten(1).T.contiguous()
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return F.linear(x.float(), weight, bias)
+
+
+def _levels(factor: int) -> int:
     if factor < 1 or factor & (factor - 1):
-        raise ValueError(f"{axis} patch is {factor}, but a Haar stem needs a power of two")
+        raise ValueError(f"patch is {factor}, but a Haar stem needs powers of two")
     return int(math.log2(factor))
 
 
