@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import train
+from data.container import VideoError
 from data.video import write_video
 from evaluation.contact_sheet import animated_grid, contact_sheet
 from evaluation.measure import Measured, measure_shapes, measure_videos
@@ -252,4 +253,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except VideoError as error:
+        sys.exit(f"demo.py: {error}")

@@ -4,6 +4,7 @@ The only place that knows Lightning's Trainer. The schema of a YAML is the const
 the classes it names; every argument can be overridden on the command line.
 """
 
+import sys
 import warnings
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from data import VideoDataModule
+from data.container import VideoError
 from lm import PriorModule
 from pipeline import VideoPipeline
 from tokenizer import TokenizerModule
@@ -114,4 +116,7 @@ def main(arguments: list[str] | None = None, *, run: bool = True) -> CLI:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except VideoError as error:
+        sys.exit(f"train.py: {error}")

@@ -124,7 +124,7 @@ def _prompts(model: Model, source: Shapes) -> tuple[Figures, list[Row]]:
     }
     # Thirteen prompts spread over colours, shapes and directions, and three never trained on.
     rows = [_row(wanted[i], clips[i]) for i in range(0, 65, 5)]
-    rows += [_row(unseen[i], unseen_clips[i], " (never seen)") for i in range(3)]
+    rows += [_row(unseen[i], unseen_clips[i], " (new)") for i in range(3)]
     return _named("prompts", figures), rows
 
 

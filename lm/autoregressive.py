@@ -39,7 +39,7 @@ class AutoregressivePrior(Configurable, nn.Module):
         codebook_size: int,
         grid: list[int],
         text_size: int = 320,
-        text_window: int = 12,
+        text_window: int = 24,
         levels: list[int] | None = None,
     ) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
 """Every YAML says what it is and builds its model, without memory and without opening a file."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,15 @@ from jsonargparse import ArgumentParser
 from training.module import TrainedModule
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
+
+
+# In a process of its own, which has imported what train.py imports and nothing else.
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_is_read_whole_by_the_command_line(path):
+    command = [sys.executable, "train.py", "fit", f"--config={path}", "--print_config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "class_path" in done.stdout
 
 
 # Without the command line, Lightning warns that networks are saved as hyperparameters too.

@@ -71,7 +71,7 @@ def test_a_prior_refuses_another_tokenizer(pipe):
     [
         ({"prompts": PROMPTS, "num_frames": 16}, "use 13 or 17"),
         ({"prompts": [""]}, "empty"),
-        ({"prompts": ["a red circle " * 9]}, "reads 12"),
+        ({"prompts": ["a red circle " * 9]}, "reads 24"),
         ({"prompts": PROMPTS, "seed": [1]}, "1 seeds"),
         ({"context": torch.zeros(1, 17, 32, 32, 3, dtype=torch.uint8)}, "at least 21"),
     ],
