@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 import lightning
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -88,7 +89,7 @@ class StepSampler(Sampler[list[Window]]):
             for start, end, stage in zip(self.starts, ends, stages, strict=False)
         ]
         self.clips_before = [0, *accumulate(counts)]
-        self._permutation = (-1, torch.empty(0, dtype=torch.long))
+        self._permutation = (-1, np.empty(0, dtype=np.int64))
 
     def __len__(self) -> int:
         return self.max_steps
@@ -107,9 +108,7 @@ class StepSampler(Sampler[list[Window]]):
         number, stage = self.stage(step)
         first = self.clips_before[number] + (step - self.starts[number]) * stage.batch_size
         share = stage.batch_size // self.world_size
-        offsets = torch.rand(
-            stage.batch_size, generator=torch.Generator().manual_seed(self.seed * 2**32 + step)
-        ).tolist()
+        offsets = np.random.default_rng((self.seed, 0, step)).random(stage.batch_size).tolist()
         return [
             Window(self._index(first + i), stage.num_frames, offsets[i])
             for i in range(self.rank * share, (self.rank + 1) * share)
@@ -118,8 +117,9 @@ class StepSampler(Sampler[list[Window]]):
     def _index(self, position: int) -> int:
         epoch, place = divmod(position, self.num_clips)
         if self._permutation[0] != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 2**32 + 2**31 + epoch)
-            self._permutation = (epoch, torch.randperm(self.num_clips, generator=generator))
+            # Not torch's generator: its CPU seed has 32 bits, no room for a pair.
+            order = np.random.default_rng((self.seed, 1, epoch)).permutation(self.num_clips)
+            self._permutation = (epoch, order)
         return int(self._permutation[1][place])
 
 

@@ -42,3 +42,12 @@ def test_stages_follow_their_shares():
 def test_stages_that_do_not_fit_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         sampler(**changes)
+
+
+def test_another_seed_is_another_run():
+    first, second = (list(sampler(num_clips=1000, seed=seed)) for seed in (3, 4))
+    assert {w.index for step in first[:5] for w in step} != {
+        w.index for step in second[:5] for w in step
+    }
+    offsets = {window.offset for run in (first, second) for step in run for window in step}
+    assert len(offsets) == 2 * 60
