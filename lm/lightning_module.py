@@ -15,7 +15,7 @@ from layers.storage import load_module
 from lm.autoregressive import AutoregressivePrior, Texts
 from lm.text import TextTokenizer
 from tokenizer import Tokenizer
-from training.module import Objective, TrainedModule
+from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
 from training.precision import autocast
 
@@ -28,13 +28,7 @@ class PriorModule(TrainedModule):
         tokenizer_folder: Model folder of the trained tokenizer; opened when training starts.
         max_steps: Steps of the whole run.
         text_dropout: Share of clips whose text is left out, so that guidance works.
-        learning_rate: Step of AdamW, on embeddings, norms and the head.
-        matrix_learning_rate: Step of Muon, on the matrices of the blocks.
-        weight_decay: Decoupled weight decay.
-        warmup_steps: Linear warm-up.
-        decay_share: Share of the run over which the learning rate falls to 0 at the end.
-        clip_norm: Largest norm of the gradient.
-        ema_decay: Decay of the averaged weights.
+        recipe: How the network is optimised.
     """
 
     tokenizer: Tokenizer
@@ -45,24 +39,9 @@ class PriorModule(TrainedModule):
         tokenizer_folder: str,
         max_steps: int,
         text_dropout: float = 0.1,
-        learning_rate: float = 3e-3,
-        matrix_learning_rate: float = 0.02,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 20,
-        decay_share: float = 0.3,
-        clip_norm: float = 1.0,
-        ema_decay: float = 0.99,
+        recipe: Recipe = Recipe(),
     ) -> None:
-        super().__init__(
-            max_steps,
-            learning_rate,
-            matrix_learning_rate,
-            weight_decay,
-            warmup_steps,
-            decay_share,
-            clip_norm,
-            ema_decay,
-        )
+        super().__init__(max_steps, recipe)
         self.save_hyperparameters()
         self.prior = prior
         self.tokenizer_folder, self.text_dropout = tokenizer_folder, text_dropout
@@ -133,7 +112,7 @@ class PriorModule(TrainedModule):
 
     def _log_pictures(self, texts: Texts, tokens: Tensor) -> None:
         generators = [torch.Generator().manual_seed(i) for i in range(len(texts))]
-        sampled = self.prior.sample(texts, generators)
+        sampled = self.prior.sample(texts, generators, num_latent_frames=tokens.shape[1])
         clips = [to_uint8(self.tokenizer.decode(part).float()) for part in (tokens, sampled)]
         rows = rearrange(clips, "two b t h w c -> (b two) t h w c")
         log_clips(self.loggers, "val/truth_above_sample", rows, int(self.steps_done))

@@ -5,7 +5,10 @@ import yaml
 
 from pipeline import VideoPipeline
 
-STEPS = ["--model.init_args.max_steps=2"]
+STEPS = [
+    "--model.init_args.max_steps=2",
+    "--data.stages=[{num_frames: 5, batch_size: 2, share: 1.0}]",
+]
 
 
 def test_the_demo_trains_exports_and_samples(fit, tmp_path):

@@ -10,7 +10,7 @@ from evaluation.codebook import CodebookUsage
 from evaluation.pixel import FramePSNR
 from tokenizer.losses import reconstruction_loss
 from tokenizer.model import Tokenizer
-from training.module import Objective, TrainedModule
+from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
 from training.precision import autocast
 
@@ -22,13 +22,7 @@ class TokenizerModule(TrainedModule):
         tokenizer: The network.
         max_steps: Steps of the whole run.
         square_weight: Weight of the squared error beside the absolute one.
-        learning_rate: Step of AdamW, on norms, biases, first and last layers.
-        matrix_learning_rate: Step of Muon, on the convolutions of the blocks.
-        weight_decay: Decoupled weight decay.
-        warmup_steps: Linear warm-up.
-        decay_share: Share of the run over which the learning rate falls to 0 at the end.
-        clip_norm: Largest norm of the gradient.
-        ema_decay: Decay of the averaged weights.
+        recipe: How the network is optimised.
     """
 
     def __init__(
@@ -36,24 +30,9 @@ class TokenizerModule(TrainedModule):
         tokenizer: Tokenizer,
         max_steps: int,
         square_weight: float = 1.0,
-        learning_rate: float = 1e-3,
-        matrix_learning_rate: float = 0.02,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 10,
-        decay_share: float = 0.3,
-        clip_norm: float = 1.0,
-        ema_decay: float = 0.99,
+        recipe: Recipe = Recipe(),
     ) -> None:
-        super().__init__(
-            max_steps,
-            learning_rate,
-            matrix_learning_rate,
-            weight_decay,
-            warmup_steps,
-            decay_share,
-            clip_norm,
-            ema_decay,
-        )
+        super().__init__(max_steps, recipe)
         self.save_hyperparameters()
         self.tokenizer = tokenizer
         self.square_weight = square_weight

@@ -3,6 +3,7 @@
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import lightning
@@ -24,15 +25,11 @@ class Objective(NamedTuple):
     logs: dict[str, Float[Tensor, ""]]
 
 
-class TrainedModule(lightning.LightningModule, ABC):
-    """A network, its objective and its optimizer.
-
-    Lightning's `global_step` counts every optimizer and `max_steps` with it, so schedules and the
-    end of the run follow `steps_done`, a buffer. A subclass names the network in `network` and
-    computes `objective`.
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is optimised.
 
     Args:
-        max_steps: Steps of the whole run, over all interruptions.
         learning_rate: Step of AdamW (embeddings, norms, biases, first and last layers).
         matrix_learning_rate: Step of Muon (hidden matrices).
         weight_decay: Decoupled, on everything.
@@ -43,28 +40,35 @@ class TrainedModule(lightning.LightningModule, ABC):
         max_bad_steps: Steps with a non-finite gradient are skipped; so many in a row are an error.
     """
 
+    learning_rate: float = 1e-3
+    matrix_learning_rate: float = 0.02
+    weight_decay: float = 0.0
+    warmup_steps: int = 20
+    decay_share: float = 0.3
+    clip_norm: float = 1.0
+    ema_decay: float = 0.99
+    max_bad_steps: int = 10
+
+
+class TrainedModule(lightning.LightningModule, ABC):
+    """A network, its objective and its optimizer.
+
+    Lightning's `global_step` counts every optimizer and `max_steps` with it, so schedules and the
+    end of the run follow `steps_done`, a buffer. A subclass names the network in `network` and
+    computes `objective`.
+
+    Args:
+        max_steps: Steps of the whole run, over all interruptions.
+        recipe: How the network is optimised.
+    """
+
     steps_done: Tensor
     automatic_optimization: bool
 
-    def __init__(
-        self,
-        max_steps: int,
-        learning_rate: float,
-        matrix_learning_rate: float,
-        weight_decay: float,
-        warmup_steps: int,
-        decay_share: float,
-        clip_norm: float,
-        ema_decay: float,
-        max_bad_steps: int = 10,
-    ) -> None:
+    def __init__(self, max_steps: int, recipe: Recipe) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.max_steps, self.warmup_steps, self.decay_share = max_steps, warmup_steps, decay_share
-        self.learning_rate, self.matrix_learning_rate = learning_rate, matrix_learning_rate
-        self.weight_decay, self.clip_norm = weight_decay, clip_norm
-        self.ema_decay, self.max_bad_steps = ema_decay, max_bad_steps
-        self.bad_steps = 0
+        self.max_steps, self.recipe, self.bad_steps = max_steps, recipe, 0
         self.register_buffer("steps_done", torch.tensor(0))
 
     @property
@@ -78,16 +82,16 @@ class TrainedModule(lightning.LightningModule, ABC):
 
     def track_average(self) -> None:
         """Start the averaged weights; called at the end of a subclass's constructor."""
-        self.ema = EMA(self.network, self.ema_decay)
+        self.ema = EMA(self.network, self.recipe.ema_decay)
 
     def configure_optimizers(self) -> MuonAdamW:
         matrices, rest = split_parameters(self.network)
         return MuonAdamW(
             matrices,
             rest,
-            matrix_learning_rate=self.matrix_learning_rate,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
+            matrix_learning_rate=self.recipe.matrix_learning_rate,
+            learning_rate=self.recipe.learning_rate,
+            weight_decay=self.recipe.weight_decay,
         )
 
     def on_train_start(self) -> None:
@@ -97,15 +101,15 @@ class TrainedModule(lightning.LightningModule, ABC):
         """Do one step: loss, gradient, clipped update, averages, count."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
-        step = int(self.steps_done)
-        scale = learning_rate_scale(step, self.max_steps, self.warmup_steps, self.decay_share)
+        step, recipe = int(self.steps_done), self.recipe
+        scale = learning_rate_scale(step, self.max_steps, recipe.warmup_steps, recipe.decay_share)
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * scale
         with autocast(self.device):
             loss, logs = self.objective(batch)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
         if self._finite(norm):
             optimizer.step()
         self.ema.update(self.network, step)
@@ -125,7 +129,7 @@ class TrainedModule(lightning.LightningModule, ABC):
             return True
         self.bad_steps += 1
         rank_zero_warn(f"step {int(self.steps_done)}: the gradient is not finite; step skipped")
-        if self.bad_steps >= self.max_bad_steps:
+        if self.bad_steps >= self.recipe.max_bad_steps:
             raise RuntimeError(
                 f"{self.bad_steps} steps in a row had a gradient that is not finite; "
                 "lower the learning rate or look at the data"
@@ -145,9 +149,10 @@ class TrainedModule(lightning.LightningModule, ABC):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        stored = checkpoint.get("hyper_parameters", {})
-        for name, value in self.hparams.items():
-            if isinstance(value, int | float | str) and stored.get(name, value) != value:
+        """Restore every random state; say which arguments are not those of the checkpoint."""
+        stored = _leaves(checkpoint.get("hyper_parameters", {}))
+        for name, value in _leaves(self.hparams).items():
+            if stored.get(name, value) != value:
                 rank_zero_warn(
                     f"{name} is {value}, but the checkpoint was trained with {stored[name]}; "
                     "going on with the new value"
@@ -159,3 +164,14 @@ class TrainedModule(lightning.LightningModule, ABC):
         torch.set_rng_state(states["torch"].cpu())
         if torch.cuda.is_available() and states["cuda"]:
             torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by their dotted names."""
+    leaves = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value
+    return leaves
