@@ -28,7 +28,7 @@ from pipeline import VideoPipeline
 
 LIMIT_MINUTES = 19  # of the whole run, where the user sets no MINUTES
 OTHER_SECONDS = 100  # probes, starting up, sampling, judging
-PROBE_STEPS = 20
+PROBE_STEPS = (4, 24)
 SHARES = {"tokenizer": 0.35, "prior": 0.65}
 TARGETS = {
     "tokenizer.psnr": 27,
@@ -108,7 +108,7 @@ class Demo:
         if name not in self.plan:
             seconds = probe(self.arguments(part))
             budget = (self.minutes or LIMIT_MINUTES) * 60 - OTHER_SECONDS
-            steps = max(PROBE_STEPS, int(SHARES[part] * budget / seconds))
+            steps = max(PROBE_STEPS[1], int(SHARES[part] * budget / seconds))
             if self.minutes is None:
                 config = yaml.safe_load(self.config(part).read_text())
                 steps = min(steps, config["model"]["init_args"]["max_steps"])
@@ -145,13 +145,18 @@ class Demo:
 
 
 def probe(arguments: list[str]) -> float:
-    """Return the seconds that a step takes here, by training a few."""
+    """Return the seconds that a step takes here; what every training spends once is left out."""
+    few, many = (_train_briefly(arguments, steps) for steps in PROBE_STEPS)
+    return (many - few) / (PROBE_STEPS[1] - PROBE_STEPS[0])
+
+
+def _train_briefly(arguments: list[str], steps: int) -> float:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         short = [
             *arguments,
             f"--trainer.default_root_dir={folder}",
-            f"--model.init_args.max_steps={PROBE_STEPS}",
+            f"--model.init_args.max_steps={steps}",
             "--trainer.limit_val_batches=0",
             "--trainer.logger=false",
             "--trainer.enable_progress_bar=false",
@@ -160,7 +165,7 @@ def probe(arguments: list[str]) -> float:
         cli = train.main(short, run=False)
         started = time.monotonic()
         cli.trainer.fit(cli.model, cli.datamodule)
-    return (time.monotonic() - started) / PROBE_STEPS
+    return time.monotonic() - started
 
 
 def write_pictures(out: Path, measured: Measured, fps: float) -> list[tuple[str, Path]]:
