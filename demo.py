@@ -6,6 +6,7 @@ stopped goes on where its last checkpoint stands.
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -206,7 +207,8 @@ def report(demo: Demo, measured: Measured, pictures: list[tuple[str, Path]]) -> 
     """Write report.json and report.html; print the figures beside their targets."""
     figures = add_figures(measured, demo.plan)
     targets = VIDEO_TARGETS if demo.videos else TARGETS
-    (demo.out / "report.json").write_text(json.dumps(figures, indent=2) + "\n")
+    known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+    (demo.out / "report.json").write_text(json.dumps(known, indent=2) + "\n")
     notes = [
         "All figures are of held-out clips: 17 frames of 64 x 64 pixels at 8 frames a second, "
         "sampled at temperature 1 without guidance.",
