@@ -178,7 +178,7 @@ class Shapes(ClipSource):
         split: Split = "train",
         *,
         difficulty: Difficulty = "plain",
-        object_diameter: tuple[float, float] = (14.0, 22.0),
+        object_diameter: tuple[float, float] = (16.0, 24.0),
         speed: tuple[float, float] = (2.0, 3.0),
         size: int = 64,
         seed: int = 0,
