@@ -42,10 +42,11 @@ def open_video(source: str | Path | bytes) -> Iterator[tuple[InputContainer, Vid
             assert isinstance(stream, VideoStream)
             stream.thread_type = "NONE"
             yield container, stream
-    except FFmpegError as error:
+    except (FFmpegError, UnicodeDecodeError) as error:  # the latter from damaged metadata
+        reason = error.strerror if isinstance(error, FFmpegError) else error
         raise VideoError(
             f"{describe(source)} is broken, cut off or not an avi, gif, mkv, mov, mp4 or webm "
-            f"video ({error.strerror}); remove or replace it"
+            f"video ({reason}); remove or replace it"
         ) from error
 
 

@@ -298,3 +298,13 @@ def test_the_best_of_several_streams_is_read_and_real_clips_survive_mp4(tmp_path
     clip = decode_clip(CLIPS / "cosmos_drive_2.mp4", num_frames=8, stride=3, size=64)
     write_video(tmp_path / "clip.mp4", clip, fps=10.0)
     assert psnr(clip, decode_clip(tmp_path / "clip.mp4")) > 28
+
+
+def test_damaged_metadata_is_a_video_error(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_video(path, smooth_clip(), 8.0)
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"\xd5\xff\xfe\xd5"))
+    with pytest.raises(VideoError, match=r"clip\.mp4 is broken"):
+        decode_clip(path)
