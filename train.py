@@ -53,9 +53,13 @@ class CLI(LightningCLI):
             kwargs["callbacks"] = [*(settings["callbacks"] or []), StepProgress()]
         return super().instantiate_trainer(**kwargs)
 
+    def before_instantiate_classes(self) -> None:
+        """Never unpickle a checkpoint, whatever is to be done with it."""
+        if self.subcommand is not None:
+            self.config[self.subcommand]["weights_only"] = True
+
     def before_fit(self) -> None:
         """Find the last checkpoint; Lightning would start over where there is none."""
-        self.config_init["fit"]["weights_only"] = True  # never unpickle
         if self.config.fit.ckpt_path == "last":
             path = self._get(self.config_init, "checkpoints").path
             if not path.is_file():
@@ -64,12 +68,6 @@ class CLI(LightningCLI):
                     "leave --ckpt_path out to start from the beginning"
                 )
             self.config_init["fit"]["ckpt_path"] = str(path)
-
-    def before_validate(self) -> None:
-        self.config_init["validate"]["weights_only"] = True
-
-    def before_test(self) -> None:
-        self.config_init["test"]["weights_only"] = True
 
     def after_fit(self) -> None:
         """Save the averaged weights as a model folder."""

@@ -201,8 +201,9 @@ def _wavelet_packet(temporal: int, spatial: int) -> Float[Tensor, "bands pixels"
     """Return the Haar packet of a patch: halves on halves of sums and differences of neighbours."""
     pixels = temporal * spatial**2
     x = torch.eye(pixels).view(pixels, 1, temporal, spatial, spatial)
-    for axis, factor in ((2, temporal), (3, spatial), (4, spatial)):
-        for _ in range(_levels(factor)):
+    levels_t, levels_s = _levels(temporal, "temporal"), _levels(spatial, "spatial")
+    for axis, levels in ((2, levels_t), (3, levels_s), (4, levels_s)):
+        for _ in range(levels):
             even, odd = x.unflatten(axis, (-1, 2)).unbind(axis + 1)
             x = torch.cat([even + odd, even - odd], dim=1) / 2
     return x.flatten(1).T.contiguous()
@@ -213,9 +214,9 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x.float(), weight, bias)
 
 
-def _levels(factor: int) -> int:
+def _levels(factor: int, axis: str) -> int:
     if factor < 1 or factor & (factor - 1):
-        raise ValueError(f"patch is {factor}, but a Haar stem needs powers of two")
+        raise ValueError(f"{axis} patch is {factor}, but a Haar stem needs a power of two")
     return int(math.log2(factor))
 
 
