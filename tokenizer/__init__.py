@@ -1,5 +1,16 @@
 from tokenizer.lightning_module import TokenizerModule
 from tokenizer.model import Reconstruction, Tokenizer
-from tokenizer.quantizers import FSQ, Quantized, Quantizer
+from tokenizer.quantizers import FSQ, KL, LFQ, VQ, Bottleneck, Quantized, Quantizer
 
-__all__ = ["FSQ", "Quantized", "Quantizer", "Reconstruction", "Tokenizer", "TokenizerModule"]
+__all__ = [
+    "FSQ",
+    "KL",
+    "LFQ",
+    "VQ",
+    "Bottleneck",
+    "Quantized",
+    "Quantizer",
+    "Reconstruction",
+    "Tokenizer",
+    "TokenizerModule",
+]

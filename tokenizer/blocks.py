@@ -135,22 +135,25 @@ class Upsample(nn.Module):
         return out if started else out[:, :, time - 1 :]
 
 
-class HaarPatch(nn.Module):
-    """Invertible stem: a Haar wavelet packet turns s x p x p pixels into channels.
+class PatchStem(nn.Module):
+    """Invertible stem: s x p x p pixels become channels, as they are or as a Haar wavelet packet.
 
-    The lowest band is the mean of its pixels. `shift` and `scale` bring each band to mean 0 and
-    deviation 1 over the data, once `Tokenizer.calibrate` has seen some. All of it is one small
-    matrix product a patch, in float32: what neighbours differ by is lost in bfloat16.
+    The packet's lowest band is the mean of its pixels. `shift` and `scale` bring each channel to
+    mean 0 and deviation 1 over the data, once `Tokenizer.calibrate` has seen some. All of it is one
+    small matrix product a patch, in float32: what neighbours differ by is lost in bfloat16.
     """
 
     matrix: Tensor
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, temporal: int, spatial: int, channels: int = 3) -> None:
+    def __init__(
+        self, temporal: int, spatial: int, *, wavelet: bool = True, channels: int = 3
+    ) -> None:
         super().__init__()
         self.temporal, self.spatial = temporal, spatial
-        packet = _wavelet_packet(temporal, spatial)
+        pixels = temporal * spatial**2
+        packet = _wavelet_packet(temporal, spatial) if wavelet else torch.eye(pixels)
         matrix = torch.kron(packet, torch.eye(channels))
         self.register_buffer("matrix", matrix, persistent=False)
         self.register_buffer("shift", torch.zeros(len(matrix), 1, 1, 1))
@@ -182,8 +185,7 @@ class HaarPatch(nn.Module):
         started = cache is not None and self in cache
         if cache is not None:
             cache[self] = x.new_empty(0)
-        # The rows are orthogonal, and as long as an average is.
-        inverse = self.matrix.T * (self.temporal * self.spatial**2)
+        inverse = self.matrix.T / self.matrix[0].square().sum()  # orthogonal rows of one length
         bands = rearrange(x, "b c t h w -> b t h w c")
         bias = (inverse * self.shift.flatten()).sum(dim=1)
         patches = _linear(bands, inverse * self.scale.flatten(), bias)

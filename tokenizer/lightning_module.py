@@ -10,6 +10,7 @@ from evaluation.codebook import CodebookUsage
 from evaluation.pixel import FramePSNR
 from tokenizer.losses import reconstruction_loss
 from tokenizer.model import Tokenizer
+from tokenizer.quantizers import Quantizer
 from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
 from training.precision import autocast
@@ -38,7 +39,9 @@ class TokenizerModule(TrainedModule):
         self.square_weight = square_weight
         self.track_average()
         self.val_psnr = FramePSNR()
-        self.val_codes = CodebookUsage(tokenizer.quantizer.codebook_size)
+        quantizer = tokenizer.quantizer
+        discrete = isinstance(quantizer, Quantizer)
+        self.val_codes = CodebookUsage(quantizer.codebook_size) if discrete else None
 
     @property
     def network(self) -> Tokenizer:
@@ -47,10 +50,13 @@ class TokenizerModule(TrainedModule):
     def objective(self, batch: Batch) -> Objective:
         if not self.tokenizer.calibrated:
             self.tokenizer.calibrate(self._of_all_processes(batch.clip))
-        clip, tokens, quantizer_loss = self.tokenizer(batch.clip)
-        loss = reconstruction_loss(clip, batch.clip, self.square_weight) + quantizer_loss
-        used = tokens.unique().numel() / self.tokenizer.quantizer.codebook_size
-        return Objective(loss, {"codes_used": loss.new_tensor(used)})
+        clip, quantized = self.tokenizer(batch.clip)
+        loss = reconstruction_loss(clip, batch.clip, self.square_weight) + quantized.loss
+        logs = quantized.stats
+        if quantized.tokens is not None:
+            used = quantized.tokens.unique().numel()
+            logs = {**logs, "codes_used": loss.new_tensor(used / self.tokenizer.codebook_size)}
+        return Objective(loss, logs)
 
     def _of_all_processes(self, clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B2 3 T H W"]:
         """Return the whole batch, so that every process computes the same from it."""
@@ -63,15 +69,17 @@ class TokenizerModule(TrainedModule):
             result = self.tokenizer(batch.clip)
         truth, clip = to_uint8(batch.clip), to_uint8(result.clip.float())
         self.val_psnr.update(clip, truth)
-        self.val_codes.update(result.tokens)
+        if self.val_codes is not None:
+            self.val_codes.update(result.quantized.tokens)
         if batch_idx == 0:
             self._log_pictures(truth[:4], clip[:4])
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/psnr", self.val_psnr.compute(), prog_bar=True)
-        self.log("val/code_usage", self.val_codes.compute().share, prog_bar=True)
         self.val_psnr.reset()
-        self.val_codes.reset()
+        if self.val_codes is not None:
+            self.log("val/code_usage", self.val_codes.compute().share, prog_bar=True)
+            self.val_codes.reset()
 
     def _log_pictures(self, truth: Tensor, clip: Tensor) -> None:
         rows = rearrange([truth, clip], "two b t h w c -> (b two) t h w c")

@@ -10,41 +10,46 @@ from torch import Tensor, nn
 from layers.configurable import Configurable
 from tokenizer.blocks import Cache
 from tokenizer.cnn import Decoder, Encoder, Layout
-from tokenizer.quantizers import Quantizer
+from tokenizer.quantizers import Bottleneck, Quantized, Quantizer
 
 
 class Reconstruction(NamedTuple):
     """One pass through the whole autoencoder."""
 
     clip: Float[Tensor, "B 3 T H W"]
-    tokens: Int[Tensor, "B t h w"]
-    quantizer_loss: Float[Tensor, ""]
+    quantized: Quantized
 
 
 class Tokenizer(Configurable, nn.Module):
-    """Causal 3D CNN autoencoder with a discrete bottleneck; an image is a clip of one frame.
+    """Causal 3D CNN autoencoder with a bottleneck; an image is a clip of one frame.
 
     Args:
-        quantizer: The bottleneck.
-        patch: Pixels folded into channels by the Haar stem, (temporal, spatial).
+        quantizer: The bottleneck: FSQ, LFQ or VQ for tokens, KL for continuous latents.
+        patch: Pixels folded into channels by the stem, (temporal, spatial).
+        wavelet: The stem is a Haar wavelet packet, of powers of two; else pixels are unshuffled.
         channels: Widths of the levels, from the pixels down.
         strides: (temporal, spatial) steps between neighbouring levels.
         encoder_depths: Residual blocks at each level of the encoder.
         decoder_depths: The same for the decoder, also from the pixels down.
         factorized: Split each 3 x 3 x 3 convolution of a block into space and time.
+        spatial_attention: Attention within each frame of the latent grid, at both ends.
+        temporal_window: Attention of each place over that many latent frames; 0 leaves it out.
     """
 
     calibrated: Tensor
 
     def __init__(
         self,
-        quantizer: Quantizer,
+        quantizer: Bottleneck,
         patch: list[int] | None = None,
         channels: list[int] | None = None,
         strides: list[list[int]] | None = None,
         encoder_depths: list[int] | None = None,
         decoder_depths: list[int] | None = None,
         factorized: bool = True,
+        wavelet: bool = True,
+        spatial_attention: bool = False,
+        temporal_window: int = 0,
     ) -> None:
         super().__init__()
         patch, channels, strides = patch or [2, 4], channels or [128, 256], strides or [[2, 2]]
@@ -54,9 +59,17 @@ class Tokenizer(Configurable, nn.Module):
                 f"channels {channels} has {len(channels)} levels, which needs as many encoder and "
                 f"decoder depths {depths} and one stride fewer, not {strides}"
             )
-        layout = Layout((patch[0], patch[1]), channels, [(t, s) for t, s in strides], factorized)
+        layout = Layout(
+            patch=(patch[0], patch[1]),
+            wavelet=wavelet,
+            channels=channels,
+            strides=[(t, s) for t, s in strides],
+            factorized=factorized,
+            spatial_attention=spatial_attention,
+            temporal_window=temporal_window,
+        )
         self.quantizer = quantizer
-        self.encoder = Encoder(layout, depths[0], quantizer.dim)
+        self.encoder = Encoder(layout, depths[0], quantizer.input_dim)
         self.decoder = Decoder(layout, depths[1], quantizer.dim)
         self.temporal_stride, self.spatial_stride = patch
         for temporal, spatial in strides:
@@ -77,25 +90,59 @@ class Tokenizer(Configurable, nn.Module):
             clip: Pixels in [-1, 1]; T = 1 + s k frames, H and W multiples of the spatial stride.
             cache: State of a stream; later chunks hold a multiple of s frames.
         """
-        self.check_clip(clip, first=not cache)
-        return self.quantizer(self.encoder(clip, cache)).tokens
+        self.require_quantizer()
+        tokens = self.encode_latents(clip, cache).tokens
+        assert tokens is not None
+        return tokens
 
     def decode(
         self, tokens: Int[Tensor, "B t h w"], cache: Cache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames."""
+        quantizer = self.require_quantizer()
         low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= self.quantizer.codebook_size:
+        if low < 0 or high >= quantizer.codebook_size:
             raise ValueError(
                 f"tokens lie in [{low}, {high}], but this tokenizer's codebook has "
-                f"{self.quantizer.codebook_size} codes; decode with the tokenizer that encoded them"
+                f"{quantizer.codebook_size} codes; decode with the tokenizer that encoded them"
             )
-        return self.decoder(self.quantizer.lookup(tokens), cache)
+        return self.decoder(quantizer.lookup(tokens), cache)
+
+    def encode_latents(
+        self, clip: Float[Tensor, "B 3 T H W"], cache: Cache | None = None
+    ) -> Quantized:
+        """Return what `encode` does and the latents behind the bottleneck, continuous for KL."""
+        self.check_clip(clip, first=not cache)
+        return self.quantizer(self.encoder(clip, cache))
+
+    def decode_latents(
+        self, latents: Float[Tensor, "B D t h w"], cache: Cache | None = None
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return pixels of latents as `encode_latents` gives them."""
+        return self.decoder(latents, cache)
 
     def forward(self, clip: Float[Tensor, "B 3 T H W"]) -> Reconstruction:
         """Encode, quantize and decode, for training."""
         quantized = self.quantizer(self.encoder(clip))
-        return Reconstruction(self.decoder(quantized.latents), quantized.tokens, quantized.loss)
+        return Reconstruction(self.decoder(quantized.latents), quantized)
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes; ValueError for a continuous tokenizer."""
+        return self.require_quantizer().codebook_size
+
+    def require_quantizer(self) -> Quantizer:
+        """Return the quantizer; raise ValueError where the bottleneck is continuous."""
+        if not isinstance(self.quantizer, Quantizer):
+            raise ValueError(
+                f"this tokenizer is continuous ({type(self.quantizer).__name__}) and has no "
+                "tokens; use encode_latents and decode_latents"
+            )
+        return self.quantizer
+
+    def keep_activations(self, keep: bool) -> None:
+        """Keep what a gradient needs (the default), or compute it twice to save memory."""
+        self.encoder.checkpointed = self.decoder.checkpointed = not keep
 
     def num_latent_frames(self, num_frames: int) -> int:
         """Return t of T = 1 + s (t - 1)."""

@@ -1,6 +1,8 @@
-"""Quantizers: latents to integers and back, behind one interface.
+"""Bottlenecks between encoder and decoder, behind one interface.
 
-FSQ: Mentzer et al. 2023 (arXiv 2309.15505), through vector-quantize-pytorch.
+Three quantizers turn latents into integers and back: FSQ (Mentzer et al. 2023, arXiv 2309.15505,
+through vector-quantize-pytorch), LFQ (Yu et al. 2023, arXiv 2310.05737) and VQ (van den Oord et al.
+2017, arXiv 1711.00937). KL (Kingma and Welling 2013, arXiv 1312.6114) stays continuous.
 """
 
 import math
@@ -8,30 +10,52 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import finite_scalar_quantization
 
 from layers.configurable import Configurable
+from layers.processes import all_rows, mean_of_processes
+from tokenizer.entropy import bit_entropy, code_distribution, entropy
+
+ACTIVE = 0.01  # variance of the mean over the data: Burda et al. 2015, arXiv 1509.00519
 
 
 class Quantized(NamedTuple):
-    """What a quantizer makes of latents; `loss` is its own regularisation, 0 where it has none."""
+    """What a bottleneck makes of latents.
+
+    `loss` is its own regularisation, 0 where it has none; `stats` is what to log of it.
+    `tokens` is None behind a continuous bottleneck.
+    """
 
     latents: Float[Tensor, "B D t h w"]
-    tokens: Int[Tensor, "B t h w"]
+    tokens: Int[Tensor, "B t h w"] | None
     loss: Float[Tensor, ""]
+    stats: dict[str, Float[Tensor, ""]]
 
 
-class Quantizer(Configurable, nn.Module, ABC):
-    """Interface: latents of `dim` channels to tokens in [0, `codebook_size`) and back."""
+class Bottleneck(Configurable, nn.Module, ABC):
+    """Interface: `input_dim` channels of the encoder to `dim` channels of the decoder."""
 
+    input_dim: int
     dim: int
-    codebook_size: int
+
+    def forward(self, latents: Float[Tensor, "B E t h w"]) -> Quantized:
+        """Apply in float32, whatever autocast says; gradients reach the latents."""
+        with torch.autocast(latents.device.type, enabled=False):
+            return self.apply_to(latents.float())
 
     @abstractmethod
-    def forward(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
-        """Quantize in float32, whatever autocast says, with a straight-through gradient."""
+    def apply_to(self, latents: Float[Tensor, "B E t h w"]) -> Quantized:
+        """Do what `forward` promises, with float32 latents and autocast off."""
+
+
+class Quantizer(Bottleneck):
+    """Interface: latents of `dim` channels to tokens in [0, `codebook_size`) and back."""
+
+    codebook_size: int
 
     @abstractmethod
     def lookup(self, tokens: Int[Tensor, "B t h w"]) -> Float[Tensor, "B D t h w"]:
@@ -49,14 +73,194 @@ class FSQ(Quantizer):
         super().__init__()
         if not levels or min(levels) < 3:
             raise ValueError(f"levels is {levels}, but FSQ needs at least 3 in each dimension")
-        self.dim, self.codebook_size = len(levels), math.prod(levels)
+        self.dim = self.input_dim = len(levels)
+        self.codebook_size = math.prod(levels)
         with torch.device("cpu"):  # it reads its small tables, which a meta device does not have
             self.rounding = finite_scalar_quantization.FSQ(levels)
 
-    def forward(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
-        with torch.autocast(latents.device.type, enabled=False):
-            rounded, tokens = self.rounding(latents.float())
-        return Quantized(rounded, tokens.long(), latents.new_zeros((), dtype=torch.float32))
+    def apply_to(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
+        rounded, tokens = self.rounding(latents)
+        return Quantized(rounded, tokens.long(), latents.new_zeros(()), {})
 
     def lookup(self, tokens: Int[Tensor, "B t h w"]) -> Float[Tensor, "B D t h w"]:
         return self.rounding.indices_to_codes(tokens)
+
+
+class LFQ(Quantizer):
+    """Lookup-free quantization: the signs of the latents are the bits of the token, first one 1.
+
+    The loss makes each position sure of its code and the codes of a batch equally likely:
+    entropy_weight (E_x H(p(c | z)) - diversity H(E_x p(c | z))) + commitment_weight (z - c)^2,
+    with p the softmax over all codes of -|z - c|^2 / temperature. Both entropies are exact, the
+    second one over the batches of all processes.
+
+    Args:
+        bits: Latent dimensions, 1 to 18; 2^bits codes.
+        entropy_weight: Weight of the entropies in nats.
+        diversity: Weight of the batch entropy among them.
+        commitment_weight: Weight of the distance between latents and codes.
+        temperature: Of the softmax.
+    """
+
+    def __init__(
+        self,
+        bits: int,
+        entropy_weight: float = 0.1,
+        diversity: float = 1.0,
+        commitment_weight: float = 0.25,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not 1 <= bits <= 18:
+            raise ValueError(f"bits is {bits}, but LFQ takes 1 to 18: 2^18 = 262,144 codes")
+        self.dim = self.input_dim = bits
+        self.codebook_size = 2**bits
+        self.entropy_weight, self.diversity = entropy_weight, diversity
+        self.commitment_weight, self.temperature = commitment_weight, temperature
+
+    def apply_to(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
+        codes = torch.where(latents > 0, 1.0, -1.0)
+        tokens = ((codes > 0) << self._places(latents)).sum(dim=1)
+        loss, stats = latents.new_zeros(()), {}
+        if self.training:
+            loss, stats = self._loss(latents, codes)
+        return Quantized(latents + (codes - latents).detach(), tokens, loss, stats)
+
+    def _loss(self, latents: Tensor, codes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        logits = rearrange(latents, "b d t h w -> (b t h w) d") * (4 / self.temperature)
+        sure = bit_entropy(logits).sum(dim=1).mean()
+        spread = entropy(mean_of_processes(code_distribution(logits)))
+        commitment = (latents - codes).square().mean()
+        loss = self.entropy_weight * (sure - self.diversity * spread)
+        stats = {"sample_entropy": sure.detach(), "batch_entropy": spread.detach()}
+        return loss + self.commitment_weight * commitment, stats
+
+    def lookup(self, tokens: Int[Tensor, "B t h w"]) -> Float[Tensor, "B D t h w"]:
+        return ((tokens[:, None] >> self._places(tokens)) & 1).float() * 2 - 1
+
+    def _places(self, like: Tensor) -> Int[Tensor, "D 1 1 1"]:
+        return torch.arange(self.dim, device=like.device)[:, None, None, None]
+
+
+class VQ(Quantizer):
+    """Vector quantization: a codebook that follows the latents as a moving average.
+
+    Codes that fall out of use move onto latents of the batch. All of the state is in buffers, so a
+    resumed run goes on with its codebook, and every process computes the same from the latents of
+    all. In eval mode the codebook does not move.
+
+    Args:
+        codebook_size: Codes.
+        dim: Channels of a code. Few are better than many: 4 to 16.
+        l2: Compare directions only (Yu et al. 2021, arXiv 2110.04627).
+        decay: Of the moving averages.
+        commitment_weight: Weight of the distance between latents and codes.
+        restart_share: Codes used less than this share of the mean are moved.
+    """
+
+    codebook: Tensor
+    counts: Tensor
+    sums: Tensor
+    updates: Tensor
+
+    def __init__(
+        self,
+        codebook_size: int,
+        dim: int = 8,
+        l2: bool = False,
+        decay: float = 0.99,
+        commitment_weight: float = 0.25,
+        restart_share: float = 0.05,
+    ) -> None:
+        super().__init__()
+        if codebook_size < 2 or dim < 1:
+            raise ValueError(
+                f"codebook_size is {codebook_size} and dim {dim}, but VQ needs at least 2 and 1"
+            )
+        self.dim = self.input_dim = dim
+        self.codebook_size, self.l2, self.decay = codebook_size, l2, decay
+        self.commitment_weight, self.restart_share = commitment_weight, restart_share
+        self.register_buffer("codebook", torch.zeros(codebook_size, dim))
+        self.register_buffer("counts", torch.zeros(codebook_size))
+        self.register_buffer("sums", torch.zeros(codebook_size, dim))
+        self.register_buffer("updates", torch.tensor(0))  # 0: the codebook is still to be drawn
+
+    def apply_to(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
+        b, _, t, h, _ = latents.shape
+        rows = rearrange(latents, "b d t h w -> (b t h w) d")
+        rows = F.normalize(rows, dim=1) if self.l2 else rows
+        if self.training and self.updates == 0:
+            self._start(all_rows(rows.detach()))
+        indices = self._nearest(rows.detach())
+        codes = self.codebook[indices]
+        loss = self.commitment_weight * (rows - codes).square().mean() if self.training else 0.0
+        if self.training:
+            self._follow(all_rows(rows.detach()), all_rows(indices))
+        straight = rearrange(
+            rows + (codes - rows).detach(), "(b t h w) d -> b d t h w", b=b, t=t, h=h
+        )
+        tokens = rearrange(indices, "(b t h w) -> b t h w", b=b, t=t, h=h)
+        return Quantized(straight, tokens, latents.new_zeros(()) + loss, {})
+
+    def _nearest(self, rows: Float[Tensor, "N D"]) -> Int[Tensor, "N"]:
+        """Return the nearest code of each row, in pieces that bound the memory."""
+        half = self.codebook.square().sum(dim=1) / 2
+        pieces = rows.split(max(1, 2**24 // self.codebook_size))
+        return torch.cat([(half - piece @ self.codebook.T).argmin(dim=1) for piece in pieces])
+
+    @torch.no_grad()
+    def _start(self, rows: Float[Tensor, "N D"]) -> None:
+        """Draw the codebook from the latents of the first batch."""
+        self.codebook.copy_(self._draw(rows, self.codebook_size))
+        self.counts.fill_(len(rows) / self.codebook_size)
+        self.sums.copy_(self.codebook * self.counts[:, None])
+
+    @torch.no_grad()
+    def _follow(self, rows: Float[Tensor, "N D"], indices: Int[Tensor, "N"]) -> None:
+        """Average the latents of each code; restart the codes that none chooses."""
+        counts = indices.bincount(minlength=self.codebook_size).to(rows.dtype)
+        self.counts.lerp_(counts, 1 - self.decay)
+        sums = torch.zeros_like(self.sums).index_add_(0, indices, rows)
+        self.sums.lerp_(sums, 1 - self.decay)
+        dead = self.counts < self.restart_share * self.counts.mean()
+        if dead.any():
+            self.sums[dead] = self._draw(rows, int(dead.sum())) * self.counts.mean()
+            self.counts[dead] = self.counts.mean()
+        codebook = self.sums / self.counts[:, None]
+        self.codebook.copy_(F.normalize(codebook, dim=1) if self.l2 else codebook)
+        self.updates += 1
+
+    def _draw(self, rows: Float[Tensor, "N D"], count: int) -> Float[Tensor, "count D"]:
+        """Choose rows at random, the same on every process and after a resume."""
+        generator = torch.Generator().manual_seed(int(self.updates))
+        order = torch.cat([torch.randperm(len(rows), generator=generator)] * -(-count // len(rows)))
+        return rows[order[:count].to(rows.device)]
+
+    def lookup(self, tokens: Int[Tensor, "B t h w"]) -> Float[Tensor, "B D t h w"]:
+        return rearrange(self.codebook[tokens], "b t h w d -> b d t h w")
+
+
+class KL(Bottleneck):
+    """Continuous bottleneck: a Gaussian a position, drawn from in training, its mean otherwise.
+
+    Args:
+        dim: Channels of a latent.
+        weight: Weight of the divergence from a standard Gaussian, in nats a channel.
+    """
+
+    def __init__(self, dim: int = 8, weight: float = 1e-4) -> None:
+        super().__init__()
+        self.dim, self.input_dim, self.weight = dim, 2 * dim, weight
+
+    def apply_to(self, latents: Float[Tensor, "B E t h w"]) -> Quantized:
+        mean, log_variance = latents.chunk(2, dim=1)
+        # The calibrated encoder gives values around 0; a run starts with little noise.
+        log_variance = (log_variance - 5).clamp(-30, 20)
+        nats = (mean.square() + log_variance.exp() - 1 - log_variance) / 2
+        channels = nats.mean(dim=(0, 2, 3, 4))
+        stats = {
+            "nats_per_latent": channels.sum().detach(),
+            "active_dims": (mean.var(dim=(0, 2, 3, 4)) > ACTIVE).sum().float(),
+        }
+        z = mean + torch.randn_like(mean) * (log_variance / 2).exp() if self.training else mean
+        return Quantized(z, None, self.weight * channels.mean(), stats)

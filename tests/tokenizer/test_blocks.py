@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from layers.norms import ChannelLayerNorm
-from tokenizer.blocks import CausalConv3d, Downsample, HaarPatch, ResidualBlock, Upsample
+from tokenizer.blocks import CausalConv3d, Downsample, PatchStem, ResidualBlock, Upsample
 
 # Layer, and how many input frames an output frame stands for (above 1) or is made from (below).
 LAYERS = {
@@ -15,7 +15,8 @@ LAYERS = {
     "factorised residual": (ResidualBlock(8, factorized=True), 1),
     "downsample": (Downsample(8, 16, (2, 2)), 2),
     "downsample in space": (Downsample(8, 16, (1, 2)), 1),
-    "Haar": (HaarPatch(2, 2, channels=8), 2),
+    "Haar": (PatchStem(2, 2, channels=8), 2),
+    "unshuffle": (PatchStem(2, 2, wavelet=False, channels=8), 2),
     "norm": (ChannelLayerNorm(8), 1),
 }
 
@@ -51,14 +52,23 @@ def test_an_upsampler_never_looks_ahead(frame, training):
     assert not torch.equal(before[:, :, 2 * frame - 1], after[:, :, 2 * frame - 1])
 
 
-def test_the_haar_stem_is_inverted():
-    stem, x = HaarPatch(4, 4), torch.randn(2, 3, 9, 8, 8)
+@pytest.mark.parametrize("wavelet", [False, True])
+def test_the_stem_is_inverted(wavelet):
+    stem, x = PatchStem(4, 4, wavelet=wavelet), torch.randn(2, 3, 9, 8, 8)
     torch.testing.assert_close(stem.inverse(stem(x)), x)
 
 
 def test_the_haar_stem_keeps_the_mean_in_its_first_band():
     x = torch.randn(2, 3, 9, 8, 8)
-    low = HaarPatch(2, 4)(x)[:, :3, 1:]
+    low = PatchStem(2, 4)(x)[:, :3, 1:]
     mean = x[:, :, 1:].unflatten(2, (-1, 2)).mean(3)
     mean = mean.unflatten(3, (-1, 4)).unflatten(5, (-1, 4)).mean((4, 6))
     torch.testing.assert_close(low, mean)
+
+
+def test_without_wavelets_the_stem_unshuffles_pixels():
+    x = torch.randn(2, 3, 1, 8, 8)
+    ours = PatchStem(1, 4, wavelet=False)(x)[:, :, 0]
+    theirs = torch.nn.functional.pixel_unshuffle(x[:, :, 0], 4)  # channels before pixels
+    theirs = theirs.unflatten(1, (3, 16)).transpose(1, 2).flatten(1, 2)
+    assert torch.equal(ours, theirs)

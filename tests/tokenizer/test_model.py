@@ -6,35 +6,111 @@ import pytest
 import torch
 
 from layers.configurable import build
-from tokenizer import FSQ, Tokenizer
+from tokenizer import FSQ, KL, Tokenizer
+from tokenizer.presets import preset
 
 STRIDE = 4
+VARIANTS = {
+    "factorised": {"channels": [16, 64], "strides": [[2, 2]]},
+    "full 3D": {"channels": [16, 64], "strides": [[2, 2]], "factorized": False},
+    "unshuffled": {"channels": [16, 64], "strides": [[2, 2]], "wavelet": False},
+    "attentive": {
+        "channels": [16, 64],
+        "strides": [[2, 2]],
+        "spatial_attention": True,
+        "temporal_window": 3,
+    },
+    "deep": {
+        "patch": [1, 2],
+        "channels": [8, 16, 64],
+        "strides": [[2, 2], [2, 2]],
+        "temporal_window": 2,
+    },
+}
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("frame", [1, 4, 5, 9, 16])
-@pytest.mark.parametrize("factorized", [False, True])
-def test_a_frame_changes_nothing_before_it(clip, frame, training, factorized):
+def variant(name: str, clip: torch.Tensor) -> Tokenizer:
+    """Return a small tokenizer of a kind, with every parameter away from its start."""
     torch.manual_seed(0)
-    tokenizer = Tokenizer(
-        FSQ([8, 5, 5]),
-        channels=[16, 32],
-        encoder_depths=[1, 1],
-        decoder_depths=[1, 1],
-        factorized=factorized,
-    )
+    options = VARIANTS[name]
+    depths = [1] * len(options["channels"])
+    tokenizer = Tokenizer(FSQ([8, 5, 5]), **options, encoder_depths=depths, decoder_depths=depths)
     for p in tokenizer.parameters():
         p.data.add_(0.05 * torch.randn_like(p))
     tokenizer.calibrate(clip)
-    tokenizer.train(training)
+    return tokenizer
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("frame", [1, 4, 5, 9, 16])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_frame_changes_nothing_before_it(clip, frame, training, name, checkpointed):
+    """Norms that pool over time, as in Open-MAGVIT2, or batch norms fail here."""
+    tokenizer = variant(name, clip).train(training)
+    tokenizer.keep_activations(not checkpointed)
     changed = clip.clone()
     changed[:, :, frame:] = -changed[:, :, frame:]
     before, after = tokenizer(clip), tokenizer(changed)
     first = -(-frame // STRIDE)
     pixels = STRIDE * (first - 1) + 1 if first else 0
-    assert torch.equal(before.tokens[:, :first], after.tokens[:, :first])
+    tokens = before.quantized.tokens, after.quantized.tokens
+    assert torch.equal(tokens[0][:, :first], tokens[1][:, :first])
     assert torch.equal(before.clip[:, :, :pixels], after.clip[:, :, :pixels])
-    assert not torch.equal(before.tokens[:, first:], after.tokens[:, first:])
+    assert not torch.equal(tokens[0][:, first:], tokens[1][:, first:])
+
+
+def test_checkpointing_changes_no_gradient(clip):
+    gradients = []
+    for keep in (True, False):
+        tokenizer = variant("attentive", clip)
+        tokenizer.keep_activations(keep)
+        tokenizer(clip).clip.square().mean().backward()
+        gradients.append([p.grad for p in tokenizer.parameters()])
+    for kept, computed_twice in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, computed_twice)
+
+
+@pytest.mark.parametrize(
+    ("patch", "strides", "frames", "grid"),
+    [
+        ([1, 4], [[1, 2]], 5, (5, 4, 4)),
+        ([2, 4], [[2, 2]], 17, (5, 4, 4)),
+        ([2, 4], [[2, 2], [2, 2]], 17, (3, 2, 2)),
+    ],
+)
+def test_compression_is_a_matter_of_configuration(clip, patch, strides, frames, grid):
+    channels = [16] * (len(strides) + 1)
+    tokenizer = Tokenizer(
+        FSQ([5, 5]),
+        patch=patch,
+        strides=strides,
+        channels=channels,
+        encoder_depths=[1] * len(channels),
+        decoder_depths=[1] * len(channels),
+    )
+    tokens = tokenizer.encode(clip[:, :, :frames])
+    assert tokens.shape[1:] == grid
+    assert tokenizer.decode(tokens).shape[2:] == (frames, 32, 32)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("tiny", 5, 10), ("base", 100, 160)])
+def test_presets_have_the_size_they_promise(name, low, high):
+    with torch.device("meta"):
+        tokenizer = preset(name, FSQ([8, 5, 5, 5]))
+    assert low <= sum(p.numel() for p in tokenizer.parameters()) / 1e6 <= high
+    assert (tokenizer.temporal_stride, tokenizer.spatial_stride) == (4, 8)
+
+
+def test_a_continuous_tokenizer_has_latents_and_no_tokens(clip):
+    tokenizer = Tokenizer(KL(4), channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1])
+    tokenizer.calibrate(clip)
+    latents = tokenizer.eval().encode_latents(clip).latents
+    assert latents.shape == (1, 4, 5, 4, 4)
+    torch.testing.assert_close(tokenizer.decode_latents(latents), tokenizer(clip).clip)
+    for wrong in (lambda: tokenizer.encode(clip), lambda: tokenizer.codebook_size):
+        with pytest.raises(ValueError, match="continuous"):
+            wrong()
 
 
 def test_an_image_is_a_clip_of_one_frame(tiny_tokenizer, clip):
@@ -45,8 +121,10 @@ def test_an_image_is_a_clip_of_one_frame(tiny_tokenizer, clip):
     assert (tiny_tokenizer.encode(clip[:, :, :1]) == tokens[:, :1]).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("chunks", [[17], [1, 16], [1, 4, 4, 4, 4], [5, 8, 4], [13, 4]])
-def test_chunks_equal_one_pass(tiny_tokenizer, clip, chunks):
+def test_chunks_equal_one_pass(clip, chunks, name):
+    tiny_tokenizer = variant(name, clip).eval()
     whole = tiny_tokenizer.encoder(clip)
     encoding: dict = {}
     parts = [tiny_tokenizer.encoder(part, encoding) for part in clip.split(chunks, dim=2)]
@@ -61,7 +139,10 @@ def test_chunks_equal_one_pass(tiny_tokenizer, clip, chunks):
     assert [frame.shape[2] for frame in frames] == chunks
 
 
-def test_a_static_clip_has_static_latents(tiny_tokenizer, clip):
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_static_clip_has_static_latents(clip, name):
+    """Where zeros pad in time, as in magvit2-pytorch, latents tell how late it is."""
+    tiny_tokenizer = variant(name, clip)
     still = clip[:, :, :1].expand(-1, -1, 17, -1, -1)
     latents = tiny_tokenizer.encoder(still)
     torch.testing.assert_close(latents, latents[:, :, :1].expand_as(latents), atol=1e-5, rtol=0)

@@ -1,11 +1,28 @@
+import json
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch.distributions import Normal, kl_divergence
+from vector_quantize_pytorch import VectorQuantize, lookup_free_quantization
 
-from tokenizer import FSQ
+from layers.configurable import build
+from tokenizer import FSQ, KL, LFQ, VQ
 
 LEVELS = [8, 5, 6, 3]
+QUANTIZERS = {
+    "FSQ": FSQ(LEVELS),
+    "LFQ": LFQ(7),
+    "VQ": VQ(100, dim=4),
+    "VQ on the sphere": VQ(100, dim=4, l2=True),
+}
+
+
+def latents_of(quantizer, *, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, quantizer.input_dim, 3, 8, 8, generator=generator)
 
 
 def closed_form(latents: torch.Tensor) -> torch.Tensor:
@@ -22,35 +39,191 @@ def closed_form(latents: torch.Tensor) -> torch.Tensor:
     return tokens.long()
 
 
+@pytest.fixture(params=QUANTIZERS)
+def quantizer(request):
+    """Each quantizer after one batch of training."""
+    fresh = build(QUANTIZERS[request.param].config).train()
+    fresh(latents_of(fresh))
+    return fresh
+
+
+def test_a_token_stands_for_the_latents_behind_the_quantizer(quantizer):
+    quantizer.eval()
+    result = quantizer(latents_of(quantizer, seed=1))
+    torch.testing.assert_close(quantizer.lookup(result.tokens), result.latents)
+    assert 0 <= int(result.tokens.min()) <= int(result.tokens.max()) < quantizer.codebook_size
+    assert result.tokens.unique().numel() > quantizer.codebook_size / 4
+
+
+def test_every_token_has_latents_of_its_own(quantizer):
+    tokens = torch.arange(quantizer.codebook_size).reshape(1, 1, 1, -1)
+    codes = rearrange(quantizer.lookup(tokens), "b d t h w -> (b t h w) d")
+    assert len(codes.unique(dim=0)) == quantizer.codebook_size
+
+
+def test_autocast_changes_no_token(quantizer):
+    latents = latents_of(quantizer)
+    quantizer.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(quantizer(latents).tokens, build_twin(quantizer).eval()(latents).tokens)
+        assert quantizer(latents).latents.dtype == torch.float32
+
+
+def test_the_gradient_passes_straight_through(quantizer):
+    latents = latents_of(quantizer).requires_grad_()
+    direction = torch.randn_like(latents)
+    quantizer.eval()
+    (quantizer(latents).latents * direction).sum().backward()
+    assert latents.grad is not None
+    if isinstance(quantizer, LFQ) or (isinstance(quantizer, VQ) and not quantizer.l2):
+        torch.testing.assert_close(latents.grad, direction)
+    else:  # through a bounding curve or the projection onto the sphere
+        assert float((latents.grad * direction).mean()) > 0.01
+
+
+def test_eval_mode_changes_no_state_and_draws_nothing(quantizer):
+    quantizer.eval()
+    before = {name: value.clone() for name, value in quantizer.state_dict().items()}
+    state = torch.get_rng_state()
+    result = quantizer(latents_of(quantizer))
+    assert float(result.loss) == 0
+    assert all(torch.equal(before[n], v) for n, v in quantizer.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def build_twin(quantizer):
+    """Return a copy that went through JSON and a state dict, as a resumed run does."""
+    twin = build(json.loads(json.dumps(quantizer.config)))
+    twin.load_state_dict(quantizer.state_dict())
+    return twin
+
+
+def test_a_resumed_quantizer_goes_on_as_if_never_stopped(quantizer):
+    """VideoGPT kept "initialised" outside the state: resuming drew the codebook anew."""
+    twin = build_twin(quantizer).train()
+    for seed in (5, 6):
+        ours, theirs = (q(latents_of(q, seed=seed)) for q in (quantizer, twin))
+        assert torch.equal(ours.tokens, theirs.tokens)
+        assert torch.equal(ours.loss, theirs.loss)
+
+
 def test_fsq_follows_its_closed_form():
-    latents = 2 * torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    latents = 2 * latents_of(FSQ(LEVELS))
     assert torch.equal(FSQ(LEVELS)(latents).tokens, closed_form(latents))
 
 
-def test_lookup_inverts_quantization():
-    quantizer = FSQ(LEVELS)
-    tokens = torch.arange(quantizer.codebook_size).reshape(1, 1, -1, 4)
-    latents = quantizer.lookup(tokens)
-    assert latents.unique(dim=1).shape[1] == 4
-    quantized = quantizer(latents.clamp(-0.999, 0.999).atanh())
-    # The grid itself is not a fixed point of the bounding curve; its own latents are.
-    again = quantizer.lookup(quantized.tokens)
-    torch.testing.assert_close(again, quantized.latents)
+def test_lfq_tokens_are_the_signs_in_binary():
+    latents = torch.tensor([0.3, -0.2, 1.5, -4.0]).view(1, 4, 1, 1, 1)
+    assert LFQ(4).eval()(latents).tokens.item() == 0b0101
 
 
-def test_autocast_changes_no_token():
-    quantizer, latents = FSQ(LEVELS), torch.randn(1, 4, 2, 16, 16)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(quantizer(latents).tokens, closed_form(latents))
+@pytest.mark.parametrize("temperature", [0.01, 1.0])
+def test_the_lfq_loss_equals_the_softmax_over_all_codes(temperature):
+    """vector-quantize-pytorch writes all codes out; its logarithms stop at 1e-5."""
+    latents = latents_of(LFQ(6))
+    ours = LFQ(6, 0.1, 2.5, 0.25, temperature).train()(latents)
+    library = lookup_free_quantization.LFQ(
+        dim=6, entropy_loss_weight=0.1, diversity_gamma=2.5, commitment_loss_weight=0.25
+    ).train()
+    _, parts = library(latents, inv_temperature=1 / temperature, return_loss_breakdown=True)
+    near = {"atol": 2e-3, "rtol": 0}
+    torch.testing.assert_close(ours.stats["sample_entropy"], parts.per_sample_entropy, **near)
+    torch.testing.assert_close(ours.stats["batch_entropy"], parts.batch_entropy, **near)
+    loss = 0.1 * (parts.per_sample_entropy - 2.5 * parts.batch_entropy) + 0.25 * parts.commitment
+    torch.testing.assert_close(ours.loss, loss, **near)
 
 
-def test_the_gradient_passes_straight_through():
-    latents = torch.randn(1, 4, 1, 4, 4, requires_grad=True)
-    FSQ(LEVELS)(latents).latents.sum().backward()
-    assert latents.grad is not None
-    assert bool((latents.grad > 0).all())
+def test_the_vq_codebook_follows_as_in_the_library():
+    """One update from the same codebook, averages and latents as vector-quantize-pytorch's."""
+    ours = VQ(16, dim=4, decay=0.9, restart_share=0.0).train()
+    ours(latents_of(ours))
+    library = VectorQuantize(dim=4, codebook_size=16, decay=0.9, eps=0.0, commitment_weight=0.25)
+    library.train()
+    inner = library._codebook
+    for name, value in (("embed", ours.codebook), ("embed_avg", ours.sums)):
+        getattr(inner, name).copy_(value[None])
+    inner.cluster_size.copy_(ours.counts[None])
+    latents = latents_of(ours, seed=3)
+    result = ours(latents)
+    quantized, indices, loss = library(rearrange(latents, "b d t h w -> b (t h w) d"))
+    assert torch.equal(result.tokens.flatten(), indices.flatten())
+    rows = rearrange(result.latents, "b d t h w -> b (t h w) d")
+    torch.testing.assert_close(rows, quantized)
+    torch.testing.assert_close(result.loss, loss.squeeze())
+    torch.testing.assert_close(ours.codebook, inner.embed[0])
 
 
-def test_too_few_levels_are_refused():
-    with pytest.raises(ValueError, match="at least 3"):
-        FSQ([8, 2])
+def test_codes_out_of_use_move_onto_latents():
+    """Latents that jump away leave every code but one dead; soon most are used again."""
+    quantizer = VQ(32, dim=4, decay=0.5).train()
+    quantizer(latents_of(quantizer))
+    for seed in range(12):
+        quantizer(20 + latents_of(quantizer, seed=seed))
+    tokens = quantizer.eval()(20 + latents_of(quantizer, seed=99)).tokens
+    assert tokens.unique().numel() > 24
+    without = VQ(32, dim=4, decay=0.5, restart_share=0.0).train()
+    without(latents_of(without))
+    for seed in range(12):
+        without(20 + latents_of(without, seed=seed))
+    assert without.eval()(20 + latents_of(without, seed=99)).tokens.unique().numel() < 8
+
+
+def test_the_sphere_compares_directions_only():
+    quantizer = VQ(32, dim=4, l2=True).train()
+    latents = latents_of(quantizer)
+    quantizer(latents)
+    quantizer.eval()
+    assert torch.equal(quantizer(latents).tokens, quantizer(7 * latents).tokens)
+    norms = quantizer(latents).latents.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+def test_kl_is_the_divergence_of_two_gaussians():
+    bottleneck = KL(dim=3, weight=0.5)
+    latents = latents_of(bottleneck)
+    result = bottleneck.train()(latents)
+    mean, log_variance = latents.chunk(2, dim=1)
+    posterior = Normal(mean, ((log_variance - 5) / 2).exp())
+    nats = kl_divergence(posterior, Normal(0.0, 1.0))
+    torch.testing.assert_close(result.loss, 0.5 * nats.mean())
+    torch.testing.assert_close(result.stats["nats_per_latent"], nats.sum(dim=1).mean())
+    assert result.stats["active_dims"] == 3
+    assert result.tokens is None
+
+
+def test_kl_draws_in_training_and_gives_its_mean_otherwise():
+    bottleneck = KL(dim=3)
+    latents = latents_of(bottleneck)
+    assert torch.equal(bottleneck.eval()(latents).latents, latents[:, :3])
+    noise = bottleneck.train()(latents).latents - latents[:, :3]
+    scaled = noise / ((latents[:, 3:] - 5) / 2).exp()
+    assert float(scaled.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_a_dead_channel_of_kl_is_not_active():
+    latents = latents_of(KL(dim=3))
+    latents[:, 1] = 0.2
+    assert KL(dim=3)(latents).stats["active_dims"] == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: FSQ([8, 2]), "at least 3"),
+        (lambda: LFQ(0), "1 to 18"),
+        (lambda: LFQ(19), "1 to 18"),
+        (lambda: VQ(1), "at least 2"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        wrong()
+
+
+def test_vq_memory_is_bounded():
+    """Distances come in pieces: the whole table of these would be 3 GB."""
+    quantizer = VQ(8192, dim=4).train()
+    rows = torch.randn(1, 4, 10, 100, 100)
+    quantizer(rows)
+    assert quantizer.eval()(rows).tokens.unique().numel() > 4000
+    assert F.mse_loss(quantizer(rows).latents, rows) < 0.1

@@ -1,0 +1,156 @@
+"""Speed of the tokenizer beside a peer: python -m benchmarks.tokenizer [--json FILE].
+
+A clip of 17 x 128 x 128 is encoded and decoded in float32 by the presets and by Emu3's tokenizer
+(transformers), in turns, medians. Peak memory is that of a process which does nothing else.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tokenizer import FSQ, Tokenizer
+from tokenizer.presets import PRESETS, preset
+
+EMU3 = "Emu3VQVAE (transformers)"
+NAMES = ["small", "base", EMU3]
+
+
+class Coder(NamedTuple):
+    """A model, and how to encode a clip and to decode what that gave."""
+
+    model: nn.Module
+    encode: Callable[[Tensor], Any]
+    decode: Callable[[Any], Tensor]
+
+
+def coder(name: str) -> Coder:
+    """Return an untrained model: speed does not depend on weights."""
+    torch.manual_seed(0)
+    if name in PRESETS:
+        tokenizer = preset(name, FSQ([8, 8, 8, 5, 5, 5])).eval()
+        return Coder(tokenizer, tokenizer.encode, tokenizer.decode)
+    from transformers import Emu3VQVAE, Emu3VQVAEConfig
+
+    peer = Emu3VQVAE(Emu3VQVAEConfig())
+
+    def encode(clip: Tensor) -> Tensor:
+        # It takes 4 k frames, time before channels.
+        frames = clip[:, :, : clip.shape[2] // 4 * 4].transpose(1, 2)
+        size = torch.tensor([clip.shape[-2:]] * len(clip))
+        return torch.stack(peer.encode(frames, size).image_tokens)
+
+    return Coder(peer, encode, peer.decode)
+
+
+@torch.inference_mode()
+def timed(names: list[str], clip: Tensor, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Return (encode, decode) seconds of each round; the models take turns."""
+    coders = {name: coder(name) for name in names}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for turn in range(rounds + 1):
+        for name, (_, encode, decode) in coders.items():
+            start = time.perf_counter()
+            tokens = encode(clip)
+            middle = time.perf_counter()
+            decode(tokens)
+            if turn:  # the first one warms up
+                seconds[name].append((middle - start, time.perf_counter() - middle))
+    return seconds
+
+
+def peak(name: str, size: tuple[int, int, int]) -> float:
+    """Return the peak memory in GB of a process that encodes and decodes one clip."""
+    code = (
+        "import torch, benchmarks.tokenizer as b\n"
+        f"torch.manual_seed(0); c = b.coder({name!r})\n"
+        "with torch.inference_mode():\n"
+        f"    c.decode(c.encode(torch.rand(1, 3, {size[0]}, {size[1]}, {size[2]}) * 2 - 1))\n"
+        "print(b.resident())"
+    )
+    command = [sys.executable, "-c", code]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def resident() -> float:
+    """Return the largest memory in GB that this process has had."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+@torch.no_grad()
+def stages(tokenizer: Tokenizer, clip: Tensor) -> list[tuple[str, int, float]]:
+    """Return (stage, parameters, GFLOP) of a tokenizer, a multiply-add being two operations."""
+    counter = FlopCounterMode(display=False, depth=4)
+    with counter:
+        tokenizer.decode(tokenizer.encode(clip))
+    flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    rows = []
+    for end in ("encoder", "decoder"):
+        for name, part in tokenizer.get_submodule(end).named_children():
+            parts = part.named_children() if name == "blocks" else [("", part)]
+            for number, module in parts:
+                path = ".".join(filter(None, [end, name, number]))
+                count = sum(p.numel() for p in module.parameters())
+                label = f"{path} ({type(module).__name__})"
+                rows.append((label, count, flops.get(path.capitalize(), 0) / 1e9))
+    return rows
+
+
+def show_stages(name: str, clip: Tensor, console: Console) -> None:
+    """Print where parameters and operations of a preset are."""
+    model = coder(name).model
+    assert isinstance(model, Tokenizer)
+    rows = stages(model, clip)
+    table = Table("stage", "parameters (M)", "GFLOP", title=name)
+    for stage, parameters, flops in rows:
+        table.add_row(stage, f"{parameters / 1e6:.2f}", f"{flops:.1f}")
+    total = sum(r[1] for r in rows) / 1e6, sum(r[2] for r in rows)
+    table.add_row("all", f"{total[0]:.1f}", f"{total[1]:.1f}")
+    console.print(table)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", nargs="+", default=NAMES, choices=[*PRESETS, EMU3])
+    parser.add_argument("--size", type=int, nargs=3, default=(17, 128, 128), metavar="T H W")
+    args = parser.parse_args(arguments)
+    console, size = Console(), tuple(args.size)
+    clip = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for name in args.models:
+        if name in PRESETS:
+            show_stages(name, clip, console)
+    seconds, rows = timed(args.models, clip, args.rounds), []
+    for name in args.models:
+        encode, decode = (statistics.median(times) for times in zip(*seconds[name], strict=True))
+        with torch.device("meta"):
+            count = sum(p.numel() for p in coder(name).model.parameters())
+        row = {"name": name, "parameters": count, "encode_seconds": encode}
+        rows.append({**row, "decode_seconds": decode, "peak_gb": peak(name, size)})
+    table = Table("model", "parameters (M)", "encode (s)", "decode (s)", "peak (GB)")
+    for row in rows:
+        figures = (row["encode_seconds"], row["decode_seconds"], row["peak_gb"])
+        table.add_row(row["name"], f"{row['parameters'] / 1e6:.0f}", *(f"{x:.2f}" for x in figures))
+    console.print(table)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    main()
