@@ -50,7 +50,9 @@ def coder(name: str) -> Coder:
         # It takes 4 k frames, time before channels.
         frames = clip[:, :, : clip.shape[2] // 4 * 4].transpose(1, 2)
         size = torch.tensor([clip.shape[-2:]] * len(clip))
-        return torch.stack(peer.encode(frames, size).image_tokens)
+        tokens = peer.encode(frames, size).image_tokens
+        assert tokens is not None
+        return torch.stack(list(tokens))
 
     return Coder(peer, encode, peer.decode)
 
