@@ -1,33 +1,56 @@
-"""Entropies of codes whose bits are independent given the latent, one function an equation."""
+"""Entropies over a codebook whose codes are combinations of independent digits.
+
+LFQ's digits are bits, FSQ's have a few levels. Given the latent, the chances of a code are the
+product of those of its digits; averaged over positions they are not, which is what costs memory.
+"""
+
+import math
+from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-
-def bit_entropy(logits: Float[Tensor, "*N"]) -> Float[Tensor, "*N"]:
-    """Entropy of a bit with chance sigmoid(x), in nats: softplus(x) - x sigmoid(x)."""
-    return F.softplus(logits) - logits * logits.sigmoid()
+from layers.processes import mean_of_processes
 
 
-def entropy(chances: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-    """Entropy of a distribution in nats; 0 log 0 = 0."""
-    return -torch.xlogy(chances, chances.clamp(min=1e-30)).sum()
+def digit_chances(
+    latents: Float[Tensor, "N D"], levels: list[Float[Tensor, "_"]], temperature: float
+) -> list[Float[Tensor, "N _"]]:
+    """Return the softmax of -|z - level|^2 / temperature for each digit."""
+    return [
+        (-(z[:, None] - values).square() / temperature).softmax(dim=1)
+        for z, values in zip(latents.unbind(dim=1), levels, strict=True)
+    ]
 
 
-def code_distribution(logits: Float[Tensor, "N d"]) -> Float[Tensor, "low high"]:
-    """Mean over positions of the distribution of all 2^d codes, exactly.
+def sample_entropy(chances: list[Float[Tensor, "N _"]]) -> Float[Tensor, ""]:
+    """Mean entropy of a position's code in nats: exactly the sum over its digits."""
+    total = sum(_entropy(digit, dim=1) for digit in chances)
+    assert isinstance(total, Tensor)
+    return total.mean()
 
-    A position's distribution is the product of its bits', hence an outer product of two halves, and
-    the sum of outer products is one matrix product: memory for N 2^(d/2) numbers, not N 2^d.
+
+def batch_entropy(chances: list[Float[Tensor, "N _"]]) -> Float[Tensor, ""]:
+    """Entropy of the mean distribution over all codes, positions and processes, in nats, exactly.
+
+    The mean of outer products of two halves of the digits is one matrix product: with V codes,
+    memory for N sqrt(V) numbers and not for N V.
     """
-    low, high = logits.tensor_split([logits.shape[1] // 2], dim=1)
-    return _half(low).T @ _half(high) / len(logits)
+    sizes = accumulate((digit.shape[1] for digit in chances), lambda a, b: a * b)
+    half = math.sqrt(math.prod(digit.shape[1] for digit in chances))
+    middle = sum(size <= half * 1.001 for size in sizes)
+    low, high = _products(chances[:middle], chances[0]), _products(chances[middle:], chances[0])
+    return _entropy(mean_of_processes(low.T @ high / len(low)).flatten(), dim=0)
 
 
-def _half(logits: Float[Tensor, "N d"]) -> Float[Tensor, "N codes"]:
-    chances = logits.new_ones(len(logits), 1)
-    for bit in logits.sigmoid().unbind(dim=1):
-        chances = torch.cat([chances * (1 - bit)[:, None], chances * bit[:, None]], dim=1)
-    return chances
+def _products(chances: list[Tensor], like: Tensor) -> Float[Tensor, "N codes"]:
+    product = like.new_ones(len(like), 1)
+    for digit in chances:
+        product = (product[:, :, None] * digit[:, None]).flatten(1)
+    return product
+
+
+def _entropy(chances: Tensor, dim: int) -> Tensor:
+    """0 log 0 is 0, and so is its gradient's weight."""
+    return -torch.xlogy(chances, chances.clamp(min=1e-30)).sum(dim)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import finite_scalar_quantization
 
 from layers.configurable import Configurable
-from layers.processes import all_rows, mean_of_processes
-from tokenizer.entropy import bit_entropy, code_distribution, entropy
+from layers.processes import all_rows
+from tokenizer.entropy import batch_entropy, digit_chances, sample_entropy
 
 ACTIVE = 0.01  # variance of the mean over the data: Burda et al. 2015, arXiv 1509.00519
 
@@ -62,43 +62,84 @@ class Quantizer(Bottleneck):
         """Return the quantized latents that the tokens stand for."""
 
 
-class FSQ(Quantizer):
+class DigitQuantizer(Quantizer):
+    """Quantizer whose codes are combinations of digits, with a loss that makes all of them useful.
+
+    The loss makes each position sure of its code and the codes of a batch equally likely:
+    weight (E_x H(p(c | z)) - diversity H(E_x p(c | z))), with p the softmax over all codes of
+    -|z - c|^2 / temperature (Yu et al. 2023, arXiv 2310.05737). Both entropies are exact, the
+    second one over the batches of all processes.
+    """
+
+    entropy_weight: float
+    diversity: float
+    temperature: float
+
+    def entropy_loss(
+        self, latents: Float[Tensor, "B D t h w"], levels: list[Float[Tensor, "_"]]
+    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+        """Return the loss, 0 outside training, and both entropies in nats.
+
+        Args:
+            latents: On the scale of the levels.
+            levels: Values of each digit.
+        """
+        if not self.training or not self.entropy_weight:
+            return latents.new_zeros(()), {}
+        rows = rearrange(latents, "b d t h w -> (b t h w) d")
+        chances = digit_chances(rows, levels, self.temperature)
+        sure, spread = sample_entropy(chances), batch_entropy(chances)
+        stats = {"sample_entropy": sure.detach(), "batch_entropy": spread.detach()}
+        return self.entropy_weight * (sure - self.diversity * spread), stats
+
+
+class FSQ(DigitQuantizer):
     """Finite scalar quantization: each latent dimension is rounded to one of a few levels.
 
     Args:
         levels: Number of levels of each dimension, each at least 3; their product is the codebook.
+        entropy_weight: Weight of the entropies in nats; 0 leaves them out.
+        diversity: Weight of the batch entropy among them.
+        temperature: Of the softmax, in squared steps between levels.
     """
 
-    def __init__(self, levels: list[int]) -> None:
+    def __init__(
+        self,
+        levels: list[int],
+        entropy_weight: float = 0.0,
+        diversity: float = 1.0,
+        temperature: float = 0.5,
+    ) -> None:
         super().__init__()
         if not levels or min(levels) < 3:
             raise ValueError(f"levels is {levels}, but FSQ needs at least 3 in each dimension")
         self.dim = self.input_dim = len(levels)
-        self.codebook_size = math.prod(levels)
+        self.levels, self.codebook_size = levels, math.prod(levels)
+        self.entropy_weight, self.diversity = entropy_weight, diversity
+        self.temperature = temperature
         with torch.device("cpu"):  # it reads its small tables, which a meta device does not have
             self.rounding = finite_scalar_quantization.FSQ(levels)
 
     def apply_to(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
         rounded, tokens = self.rounding(latents)
-        return Quantized(rounded, tokens.long(), latents.new_zeros(()), {})
+        bounded = self.rounding.bound(latents.movedim(1, -1)).movedim(-1, 1)
+        grids = [
+            torch.arange(-(n // 2), n - n // 2, device=latents.device).float() for n in self.levels
+        ]
+        return Quantized(rounded, tokens.long(), *self.entropy_loss(bounded, grids))
 
     def lookup(self, tokens: Int[Tensor, "B t h w"]) -> Float[Tensor, "B D t h w"]:
         return self.rounding.indices_to_codes(tokens)
 
 
-class LFQ(Quantizer):
+class LFQ(DigitQuantizer):
     """Lookup-free quantization: the signs of the latents are the bits of the token, first one 1.
-
-    The loss makes each position sure of its code and the codes of a batch equally likely:
-    entropy_weight (E_x H(p(c | z)) - diversity H(E_x p(c | z))) + commitment_weight (z - c)^2,
-    with p the softmax over all codes of -|z - c|^2 / temperature. Both entropies are exact, the
-    second one over the batches of all processes.
 
     Args:
         bits: Latent dimensions, 1 to 18; 2^bits codes.
         entropy_weight: Weight of the entropies in nats.
         diversity: Weight of the batch entropy among them.
-        commitment_weight: Weight of the distance between latents and codes.
+        commitment_weight: Weight of the squared distance between latents and codes.
         temperature: Of the softmax.
     """
 
@@ -121,19 +162,10 @@ class LFQ(Quantizer):
     def apply_to(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
         codes = torch.where(latents > 0, 1.0, -1.0)
         tokens = ((codes > 0) << self._places(latents)).sum(dim=1)
-        loss, stats = latents.new_zeros(()), {}
+        loss, stats = self.entropy_loss(latents, [latents.new_tensor([-1.0, 1.0])] * self.dim)
         if self.training:
-            loss, stats = self._loss(latents, codes)
+            loss = loss + self.commitment_weight * (latents - codes).square().mean()
         return Quantized(latents + (codes - latents).detach(), tokens, loss, stats)
-
-    def _loss(self, latents: Tensor, codes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = rearrange(latents, "b d t h w -> (b t h w) d") * (4 / self.temperature)
-        sure = bit_entropy(logits).sum(dim=1).mean()
-        spread = entropy(mean_of_processes(code_distribution(logits)))
-        commitment = (latents - codes).square().mean()
-        loss = self.entropy_weight * (sure - self.diversity * spread)
-        stats = {"sample_entropy": sure.detach(), "batch_entropy": spread.detach()}
-        return loss + self.commitment_weight * commitment, stats
 
     def lookup(self, tokens: Int[Tensor, "B t h w"]) -> Float[Tensor, "B D t h w"]:
         return ((tokens[:, None] >> self._places(tokens)) & 1).float() * 2 - 1

@@ -14,6 +14,7 @@ from tokenizer import FSQ, KL, LFQ, VQ
 LEVELS = [8, 5, 6, 3]
 QUANTIZERS = {
     "FSQ": FSQ(LEVELS),
+    "FSQ with entropy": FSQ(LEVELS, entropy_weight=0.1),
     "LFQ": LFQ(7),
     "VQ": VQ(100, dim=4),
     "VQ on the sphere": VQ(100, dim=4, l2=True),
@@ -110,6 +111,18 @@ def test_a_resumed_quantizer_goes_on_as_if_never_stopped(quantizer):
 def test_fsq_follows_its_closed_form():
     latents = 2 * latents_of(FSQ(LEVELS))
     assert torch.equal(FSQ(LEVELS)(latents).tokens, closed_form(latents))
+
+
+def test_the_entropy_of_fsq_is_over_its_own_levels():
+    """A latent on a code is sure of it, and latents on all codes are spread over all."""
+    quantizer = FSQ(LEVELS, entropy_weight=0.1, temperature=0.05).train()
+    tokens = torch.arange(quantizer.codebook_size).view(1, 1, 1, -1)
+    half = torch.tensor([n // 2 for n in LEVELS]).view(-1, 1, 1, 1)
+    bounded = quantizer.lookup(tokens) * half  # the library divides codes by this
+    grids = [torch.arange(-(n // 2), n - n // 2).float() for n in LEVELS]
+    _, stats = quantizer.entropy_loss(bounded, grids)
+    assert stats["sample_entropy"].item() == pytest.approx(0, abs=1e-3)
+    assert stats["batch_entropy"].item() == pytest.approx(math.log(quantizer.codebook_size))
 
 
 def test_lfq_tokens_are_the_signs_in_binary():
