@@ -5,12 +5,11 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from huggingface_hub import snapshot_download
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
-from layers.storage import load_module, read_manifest, save_module, write_manifest
+from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
 from lm.autoregressive import AutoregressivePrior
 from lm.text import TextTokenizer
 from tokenizer.model import Tokenizer
@@ -49,12 +48,10 @@ class VideoPipeline:
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> "VideoPipeline":
         """Load a model folder, or one of that name on the Hugging Face hub."""
-        folder = Path(folder_or_hub_id)
-        if not folder.is_dir():
-            if str(folder_or_hub_id).count("/") != 1:
-                raise ValueError(f"{folder_or_hub_id} is neither a folder nor a hub id owner/name")
-            folder = Path(snapshot_download(str(folder_or_hub_id)))
+        folder = find_model(folder_or_hub_id)
         facts = read_manifest(folder)
+        if "size" not in facts:
+            raise ValueError(f"{folder} holds a tokenizer alone; load Tokenizer.from_pretrained")
         prior = load_module(folder / "prior") if (folder / "prior").is_dir() else None
         pieces = folder / "prior" / "text.model"
         text = TextTokenizer(pieces.read_bytes()) if pieces.is_file() else None
@@ -65,6 +62,8 @@ class VideoPipeline:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write safetensors, JSON and hashes; the folder may be copied or uploaded as it is."""
         folder = Path(folder)
+        if self.prior is None and (folder / "prior").exists():
+            raise ValueError(f"{folder} holds a prior, which this has not; choose another folder")
         save_module(self.tokenizer, folder / "tokenizer")
         if self.prior is not None:
             save_module(self.prior, folder / "prior")

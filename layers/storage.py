@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -12,6 +13,21 @@ from torch import nn
 from layers.configurable import Config, Configurable, build
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+
+
+def find_model(folder_or_hub_id: str | Path, patterns: list[str] | None = None) -> Path:
+    """Return a model folder, after a download where it is a name on the Hugging Face hub.
+
+    Args:
+        folder_or_hub_id: A folder, or owner/name.
+        patterns: Which files to download; None for all.
+    """
+    folder = Path(folder_or_hub_id)
+    if folder.is_dir():
+        return folder
+    if str(folder_or_hub_id).count("/") != 1:
+        raise ValueError(f"{folder_or_hub_id} is neither a folder nor a hub id owner/name")
+    return Path(snapshot_download(str(folder_or_hub_id), allow_patterns=patterns))
 
 
 def save_module(module: nn.Module, folder: Path) -> None:
@@ -61,8 +77,12 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
     write_json(folder / MANIFEST, {**facts, "files": files})
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the facts of a model folder after comparing every file with its hash.
+def read_manifest(folder: Path, part: str = "") -> dict[str, Any]:
+    """Return the facts of a model folder after comparing files with their hashes.
+
+    Args:
+        folder: The model folder.
+        part: Look only at files whose name begins so.
 
     Raises:
         ValueError: The folder holds no model, or a file is missing, truncated or altered.
@@ -75,6 +95,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
     for name, digest in manifest["files"].items():
         path = folder / name
+        if not name.startswith(part):
+            continue
         if not path.is_file():
             raise ValueError(f"{path} is missing from the model; copy the whole folder again")
         if _digest(path) != digest:

@@ -79,3 +79,25 @@ def test_a_prior_refuses_another_tokenizer(pipe):
 def test_what_cannot_be_is_refused(pipe, arguments, words):
     with pytest.raises(ValueError, match=words):
         pipe.generate(**arguments)
+
+
+def test_a_tokenizer_alone_is_a_pipeline(pipe, tmp_path):
+    alone = VideoPipeline(pipe.tokenizer, size=32, fps=8.0)
+    alone.save_pretrained(tmp_path)
+    again = VideoPipeline.from_pretrained(tmp_path)
+    assert again.prior is None
+    assert again.tokenizer.fingerprint() == pipe.tokenizer.fingerprint()
+    with pytest.raises(ValueError, match="train a prior"):
+        again.generate(PROMPTS)
+
+
+def test_a_folder_of_a_tokenizer_is_no_pipeline(pipe, tmp_path):
+    pipe.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"Tokenizer\.from_pretrained"):
+        VideoPipeline.from_pretrained(tmp_path)
+
+
+def test_a_prior_left_from_before_is_not_taken_for_this_one(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="another folder"):
+        VideoPipeline(pipe.tokenizer, size=32, fps=8.0).save_pretrained(tmp_path)

@@ -1,8 +1,13 @@
+import re
+
 import pytest
 import torch
 
 import sample
-from data.video import decode_clip, write_video
+from data.shapes import Shapes
+from data.video import decode_clip, probe, write_video
+from evaluation.pixel import FramePSNR
+from tokenizer.token_file import TokenReader
 
 PROMPT = "a red circle moving left"
 
@@ -39,3 +44,67 @@ def test_a_video_is_continued(model, tmp_path):
         sample.main([model, "--context", str(tmp_path / "fast.mp4"), "--context-frames", "9"])
     with pytest.raises(ValueError, match="has 9 frames"):
         sample.main([model, *arguments[:2], "--context-frames", "13"])
+
+
+def run(task: str, model: object, *arguments: object) -> None:
+    sample.main([str(model), "--task", task, *map(str, arguments)])
+
+
+def test_a_video_is_encoded_decoded_and_reconstructed(model, tmp_path, capsys):
+    path, out = tmp_path / "clip.mp4", tmp_path / "out"
+    clip = Shapes(1).read(0, 11).frames[:, :50, :44]
+    write_video(path, clip, 8.0)
+    run("reconstruct", model, "--context", path, "--out", out)
+    figures = capsys.readouterr().out
+    run("encode", model, "--context", path, "--out", out)
+    run("decode", model, "--context", out / "clip.tokens", "--out", out)
+    reconstruction = decode_clip(out / "clip_reconstruction.mp4")
+    assert torch.equal(decode_clip(out / "clip_decoded.mp4"), reconstruction)
+    assert reconstruction.shape == (11, 50, 44, 3)
+    assert probe(out / "clip_decoded.mp4").fps == 8.0
+    # Untrained, so the figures are low; but they are those of the pictures on disk.
+    psnr = FramePSNR()
+    psnr.update(reconstruction[:, None], decode_clip(path)[:, None])
+    assert float(re.search(r"PSNR ([\d.]+) dB", figures)[1]) == pytest.approx(psnr.compute(), abs=1)
+
+
+def test_the_truth_stands_beside_the_reconstruction(model, tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_video(path, Shapes(1).read(0, 6).frames, 8.0)
+    run("reconstruct", model, "--context", path, "--side-by-side", "--tile", 80, "--out", tmp_path)
+    pair, truth = decode_clip(tmp_path / "clip_reconstruction.mp4"), decode_clip(path)
+    assert pair.shape == (6, 64, 128, 3)
+    assert (pair[:, :, :64].int() - truth.int()).abs().float().mean() < 3
+
+
+def test_a_tokenizer_alone_is_a_codec(pipe, tmp_path):
+    pipe.tokenizer.save_pretrained(tmp_path / "tokenizer_alone")
+    write_video(tmp_path / "clip.mp4", Shapes(1).read(0, 5).frames, 8.0)
+    out = tmp_path / "some" / "clip.tokens"
+    run("encode", tmp_path / "tokenizer_alone", "--context", tmp_path / "clip.mp4", "--out", out)
+    assert TokenReader(out).num_frames == 5
+
+
+def test_a_video_broken_half_way_is_named_and_leaves_no_file(model, tmp_path):
+    path, out = tmp_path / "clip.mp4", tmp_path / "out"
+    write_video(path, torch.randint(256, (60, 48, 48, 3), dtype=torch.uint8), 8.0)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 4000] = bytes(4000)
+    path.write_bytes(content)
+    for task in ("encode", "reconstruct"):
+        with pytest.raises(ValueError, match=r"clip\.mp4 is broken"):
+            run(task, model, "--context", path, "--out", out)
+    assert not out.exists() or list(out.iterdir()) == []
+
+
+def test_a_task_without_its_input_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="--context"):
+        run("encode", model)
+    with pytest.raises(ValueError, match="not a file"):
+        run("encode", model, "--context", tmp_path / "absent.mp4")
+    with pytest.raises(ValueError, match="not a file"):
+        run("decode", model, "--context", tmp_path / "absent.tokens")
+    write_video(tmp_path / "clip.mp4", Shapes(1).read(0, 5).frames, 8.0)
+    with pytest.raises(ValueError, match="does not begin like a token file"):
+        run("decode", model, "--context", tmp_path / "clip.mp4")

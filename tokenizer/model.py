@@ -1,6 +1,8 @@
 """The tokenizer: video to tokens and back."""
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -8,7 +10,19 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from layers.configurable import Configurable
+from layers.storage import (
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    find_model,
+    load_module,
+    read_manifest,
+    save_module,
+    write_manifest,
+)
+from tokenizer import streaming
 from tokenizer.blocks import Cache
+from tokenizer.checks import check_pixels, check_tokens
 from tokenizer.cnn import Decoder, Encoder, Layout
 from tokenizer.quantizers import Bottleneck, Quantized, Quantizer
 
@@ -99,27 +113,8 @@ class Tokenizer(Configurable, nn.Module):
         self, tokens: Int[Tensor, "B t h w"], cache: Cache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames."""
-        quantizer = self.require_quantizer()
-        low, high = int(tokens.min()), int(tokens.max())
-        if low < 0 or high >= quantizer.codebook_size:
-            raise ValueError(
-                f"tokens lie in [{low}, {high}], but this tokenizer's codebook has "
-                f"{quantizer.codebook_size} codes; decode with the tokenizer that encoded them"
-            )
-        return self.decoder(quantizer.lookup(tokens), cache)
-
-    def encode_latents(
-        self, clip: Float[Tensor, "B 3 T H W"], cache: Cache | None = None
-    ) -> Quantized:
-        """Return what `encode` does and the latents behind the bottleneck, continuous for KL."""
-        self.check_clip(clip, first=not cache)
-        return self.quantizer(self.encoder(clip, cache))
-
-    def decode_latents(
-        self, latents: Float[Tensor, "B D t h w"], cache: Cache | None = None
-    ) -> Float[Tensor, "B 3 T H W"]:
-        """Return pixels of latents as `encode_latents` gives them."""
-        return self.decoder(latents, cache)
+        check_tokens(tokens, self.quantizer.codebook_size)
+        return self.decoder(self.quantizer.lookup(tokens), cache)
 
     def forward(self, clip: Float[Tensor, "B 3 T H W"]) -> Reconstruction:
         """Encode, quantize and decode, for training."""
@@ -160,24 +155,19 @@ class Tokenizer(Configurable, nn.Module):
         return 1 + self.temporal_stride * (num_latent_frames - 1)
 
     def check_clip(self, clip: Float[Tensor, "B 3 T H W"], *, first: bool = True) -> None:
-        """Raise ValueError where a clip does not fit the strides or the range.
+        """Raise ValueError where a clip is none, or does not fit the strides or the range.
 
         Args:
             clip: What is to be encoded.
             first: Whether it starts a stream; later chunks have s k frames instead of 1 + s k.
         """
+        check_pixels(clip)
         T, H, W = clip.shape[2:]
         self.num_latent_frames(T if first else T + 1)
         if H % self.spatial_stride or W % self.spatial_stride:
             raise ValueError(
                 f"clip is {H} x {W} pixels, but height and width must be multiples of the spatial "
                 f"stride {self.spatial_stride}; resize or crop it"
-            )
-        low, high = clip.aminmax()
-        if not (low >= -1.01 and high <= 1.01):
-            raise ValueError(
-                f"clip has values in [{low:.3g}, {high:.3g}], but pixels must be finite and lie in "
-                "[-1, 1]; convert uint8 frames with data.video.to_model_range"
             )
 
     @torch.no_grad()
@@ -209,3 +199,42 @@ class Tokenizer(Configurable, nn.Module):
                 digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
                 digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def stream_encode(
+        self, clips: Iterable[Float[Tensor, "B 3 _ H W"]], *, pad: bool = False
+    ) -> Iterator[Int[Tensor, "B _ h w"]]:
+        """Encode a stream of chunks of any length, without gradient and in constant memory.
+
+        Tokens come as soon as the frames they stand for are there, and equal those of one pass.
+
+        Args:
+            clips: Pixels in [-1, 1], any number of frames at a time, one picture size throughout.
+            pad: Repeat the last frame until there are 1 + s k; without, other lengths are refused
+                when the stream ends.
+        """
+        return streaming.stream_encode(self, clips, pad=pad)
+
+    def stream_decode(
+        self, tokens: Iterable[Int[Tensor, "B _ h w"]]
+    ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
+        """Decode a stream of chunks of any length, without gradient and in constant memory."""
+        return streaming.stream_decode(self, tokens)
+
+    @classmethod
+    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "Tokenizer":
+        """Load a tokenizer from its own folder or a pipeline's, here or on the Hugging Face hub."""
+        folder = find_model(folder_or_hub_id, [MANIFEST, CONFIG, WEIGHTS, "tokenizer/*"])
+        own = not (folder / "tokenizer").is_dir()
+        read_manifest(folder, "" if own else "tokenizer/")
+        tokenizer = load_module(folder if own else folder / "tokenizer")
+        if not isinstance(tokenizer, cls):
+            raise ValueError(f"{folder} holds a {type(tokenizer).__name__}, not a tokenizer")
+        return tokenizer
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write safetensors, JSON and hashes; the folder may be copied or uploaded as it is."""
+        folder = Path(folder)
+        if (folder / "tokenizer").is_dir():
+            raise ValueError(f"{folder} holds a whole pipeline; save into another folder")
+        save_module(self, folder)
+        write_manifest(folder, {"tokenizer_fingerprint": self.fingerprint()})

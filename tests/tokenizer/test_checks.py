@@ -1,0 +1,84 @@
+"""Bad input meets a sentence with the remedy, also where no type checker runs before it."""
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+from tokenizer.codec import encode_video
+
+CLIPS = {
+    "uint8": (lambda clip: (clip * 127 + 128).to(torch.uint8), "to_model_range"),
+    "integers": (lambda clip: clip.long(), "floating point"),
+    "uint8 as float": (lambda clip: clip * 127.5 + 127.5, r"\[-1, 1\]; convert uint8"),
+    "a little out of range": (lambda clip: clip * 0 + 1.02, r"1\.02.*\[-1, 1\]"),
+    "not a number": (lambda clip: clip.index_fill(2, torch.tensor(3), torch.nan), "finite"),
+    "infinite": (lambda clip: clip.index_fill(2, torch.tensor(3), torch.inf), "finite"),
+    "grey": (lambda clip: clip[:, :1], r"\(B, 3, T, H, W\)"),
+    "with alpha": (lambda clip: torch.cat([clip, clip[:, :1]], dim=1), r"\(B, 3, T, H, W\)"),
+    "channels last": (lambda clip: clip.movedim(1, -1), r"\(B, 3, T, H, W\)"),
+    "no batch": (lambda clip: clip[0], r"\(B, 3, T, H, W\)"),
+    "no frame": (lambda clip: clip[:, :, :0], "at least 1 frame"),
+    "no clip": (lambda clip: clip[:0], "no pixel"),
+    "wrong length": (lambda clip: clip[:, :, :16], "use 13 or 17"),
+    "wrong width": (lambda clip: clip[..., :30], "multiples of the spatial stride 8"),
+}
+TOKENS = {
+    "float": (lambda tokens: tokens.float(), "integers"),
+    "negative": (lambda tokens: tokens - 200, "codebook has 200 codes"),
+    "too large": (lambda tokens: tokens * 0 + 200, "codebook has 200 codes"),
+    "no frame": (lambda tokens: tokens[:, :0], r"\(B, t, h, w\)"),
+    "a sequence": (lambda tokens: tokens.flatten(1), r"\(B, t, h, w\)"),
+}
+FRAMES = {
+    "none": ([], "no chunk"),
+    "float": ([np.zeros((16, 16, 3))], "uint8"),
+    "grey": ([np.zeros((16, 16), np.uint8)], r"\(H, W, 3\)"),
+    "two sizes": ([np.zeros((16, n, 3), np.uint8) for n in (16, 24)], "frame 1.*resize"),
+}
+
+
+@pytest.fixture
+def _without_types():
+    """Run as a user does: without the checker of shapes that tests put before every function."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_clip_that_does_not_fit_is_refused(tiny_tokenizer, clip, name):
+    change, words = CLIPS[name]
+    with pytest.raises(ValueError, match=words):
+        tiny_tokenizer.encode(change(clip))
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("name", set(CLIPS) - {"wrong length"})
+def test_a_stream_refuses_the_same_clips(tiny_tokenizer, clip, name):
+    with pytest.raises(ValueError, match=r"."):
+        list(tiny_tokenizer.stream_encode([CLIPS[name][0](clip)]))
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("name", TOKENS)
+def test_tokens_that_do_not_fit_are_refused(tiny_tokenizer, name):
+    change, words = TOKENS[name]
+    tokens = change(torch.full((1, 2, 4, 4), 199))
+    with pytest.raises(ValueError, match=words):
+        tiny_tokenizer.decode(tokens)
+    with pytest.raises(ValueError, match=r"."):
+        list(tiny_tokenizer.stream_decode([tokens]))
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("name", FRAMES)
+def test_frames_that_do_not_fit_are_refused(tiny_tokenizer, name):
+    frames, words = FRAMES[name]
+    with pytest.raises(ValueError, match=words):
+        list(encode_video(tiny_tokenizer, iter(frames)))
+
+
+def test_pixels_just_outside_the_range_by_rounding_pass(tiny_tokenizer, clip):
+    tiny_tokenizer.encode(clip * 1.005)

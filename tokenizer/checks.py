@@ -1,0 +1,47 @@
+"""What may enter a tokenizer, clips at one end and tokens at the other, and why not.
+
+Inputs are typed as plain tensors: these checks are what gives a shape or a type its sentence.
+"""
+
+from torch import Tensor
+
+
+def check_pixels(clip: Tensor) -> None:
+    """Raise ValueError unless `clip` is floating point, B 3 T H W, not empty and in [-1, 1]."""
+    if not clip.is_floating_point():
+        raise ValueError(
+            f"clip is {clip.dtype}, but pixels must be floating point in [-1, 1]; convert uint8 "
+            "frames with data.video.to_model_range"
+        )
+    if clip.ndim != 5 or clip.shape[1] != 3:
+        raise ValueError(
+            f"clip has shape {tuple(clip.shape)}, but must be (B, 3, T, H, W): batch, RGB, frames, "
+            "height, width; an image is a clip of one frame"
+        )
+    if not clip.numel():
+        raise ValueError(f"clip has shape {tuple(clip.shape)}, so no pixel; give at least 1 frame")
+    low, high = clip.aminmax()
+    if not (low >= -1.01 and high <= 1.01):
+        raise ValueError(
+            f"clip has values in [{low:.3g}, {high:.3g}], but pixels must be finite and lie in "
+            "[-1, 1]; convert uint8 frames with data.video.to_model_range"
+        )
+
+
+def check_tokens(tokens: Tensor, codebook_size: int) -> None:
+    """Raise ValueError unless `tokens` is integer, B t h w, not empty and in [0, codebook_size)."""
+    if tokens.is_floating_point() or tokens.is_complex():
+        raise ValueError(
+            f"tokens are {tokens.dtype}, but must be integers; decode what encode returned"
+        )
+    if tokens.ndim != 4 or not tokens.numel():
+        raise ValueError(
+            f"tokens have shape {tuple(tokens.shape)}, but must be (B, t, h, w), none of them 0; "
+            "decode what encode returned"
+        )
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= codebook_size:
+        raise ValueError(
+            f"tokens lie in [{low}, {high}], but this tokenizer's codebook has {codebook_size} "
+            "codes; decode with the tokenizer that encoded them"
+        )

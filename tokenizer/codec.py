@@ -1,0 +1,123 @@
+"""Videos of any size and length through a tokenizer, a few frames in memory at a time.
+
+Frames are uint8 outside. Height and width are padded to multiples of the spatial stride by copies
+of the last row and column, the length to 1 + s k by copies of the last frame; decoding crops them.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.video import to_model_range, to_uint8
+from tokenizer.model import Tokenizer
+from tokenizer.tiling import TiledTokenizer
+from tokenizer.token_file import TokenInfo, TokenReader, TokenWriter
+
+_FRAMES = 16  # that go through the tokenizer at once
+
+
+def encode_video(
+    tokenizer: Tokenizer | TiledTokenizer, frames: Iterable[UInt8[np.ndarray, "H W 3"]]
+) -> Iterator[Int[Tensor, "1 _ h w"]]:
+    """Encode the frames of one video; for each multiple of s, tokens come as soon as possible."""
+    return tokenizer.stream_encode(_clips(frames, tokenizer), pad=True)
+
+
+def encode_file(
+    tokenizer: Tokenizer | TiledTokenizer,
+    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
+    fps: float,
+    path: str | Path,
+) -> TokenInfo:
+    """Encode the frames of one video into a token file, which appears once it is whole."""
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError(f"there is no frame to write to {path}; give at least 1")
+    height, width = first.shape[:2]
+    stride = tokenizer.spatial_stride
+    info = TokenInfo(
+        tokenizer=tokenizer.fingerprint(),
+        codebook_size=tokenizer.quantizer.codebook_size,
+        grid=(-(-height // stride), -(-width // stride)),
+        height=height,
+        width=width,
+        fps=fps,
+    )
+    with TokenWriter(path, info) as file:
+
+        def counted() -> Iterator[np.ndarray]:
+            for file.num_frames, frame in enumerate(chain([first], frames), 1):
+                yield frame
+
+        for tokens in encode_video(tokenizer, counted()):
+            file.write(tokens)
+    return info
+
+
+def decode_file(
+    tokenizer: Tokenizer | TiledTokenizer, file: TokenReader
+) -> Iterator[UInt8[Tensor, "_ H W 3"]]:
+    """Return the frames of a token file, a few at a time.
+
+    Raises:
+        ValueError: Another tokenizer wrote it.
+    """
+    info, own = file.info, tokenizer.fingerprint()
+    if info.tokenizer != own:
+        raise ValueError(
+            f"{file.path} holds tokens of the tokenizer {info.tokenizer}, but this one is {own}; "
+            "decode with the model that encoded them"
+        )
+    left = file.num_frames
+    for clip in tokenizer.stream_decode(file):
+        yield to_uint8(clip[0, :, :left, : info.height, : info.width])
+        left -= clip.shape[2]
+
+
+def reconstruct_video(
+    tokenizer: Tokenizer | TiledTokenizer, frames: Iterable[UInt8[np.ndarray, "H W 3"]]
+) -> Iterator[tuple[UInt8[Tensor, "_ H W 3"], UInt8[Tensor, "_ H W 3"]]]:
+    """Return the frames and what is left of them behind the tokens, a few at a time."""
+    waiting: deque[np.ndarray] = deque()
+
+    def kept() -> Iterator[np.ndarray]:
+        for frame in frames:
+            waiting.append(frame)
+            yield frame
+
+    for clip in tokenizer.stream_decode(encode_video(tokenizer, kept())):
+        truth = np.stack([waiting.popleft() for _ in range(min(clip.shape[2], len(waiting)))])
+        num_frames, height, width = truth.shape[:3]
+        yield torch.from_numpy(truth), to_uint8(clip[0, :, :num_frames, :height, :width])
+
+
+def _clips(
+    frames: Iterable[np.ndarray], tokenizer: Tokenizer | TiledTokenizer
+) -> Iterator[Float[Tensor, "1 3 _ H W"]]:
+    whole = tokenizer.tokenizer if isinstance(tokenizer, TiledTokenizer) else tokenizer
+    device, stride = next(whole.parameters()).device, whole.spatial_stride
+    frames = _of_one_size(frames)
+    while group := list(islice(frames, _FRAMES)):
+        clip = to_model_range(torch.from_numpy(np.stack(group))[None].to(device))
+        height, width = clip.shape[3:]
+        yield F.pad(clip, (0, -width % stride, 0, -height % stride, 0, 0), mode="replicate")
+
+
+def _of_one_size(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    first: tuple[int, ...] | None = None
+    for number, frame in enumerate(frames):
+        first = first or frame.shape
+        if frame.dtype != np.uint8 or frame.shape != first or frame.shape[2:] != (3,):
+            raise ValueError(
+                f"frame {number} is {frame.dtype} {frame.shape}, but all must be uint8 (H, W, 3) "
+                f"like the first, {first}; convert or resize it"
+            )
+        yield frame
