@@ -34,11 +34,20 @@ def differences(a, b, place=""):
 
 
 COMMAND = [sys.executable, "train.py", "fit", "--config=configs/demo_tokenizer.yaml"]
+ADVERSARIAL = [sys.executable, "train.py", "fit", "--config=configs/gan_tokenizer.yaml"]
+ADVERSARIAL += [
+    "--model.init_args.adversary.start_step=1",
+    "--model.init_args.adversary.ramp_steps=4",
+    "--model.init_args.adversary.r1_weight=1",
+    "--model.init_args.adversary.r1_every=3",
+    "--model.init_args.adversary.discriminators=[{width: 8, norm: spectral}, "
+    "{temporal: true, width: 8}]",
+]
 
 
-def interrupted(root, arguments):
+def interrupted(command, root, arguments):
     """Press Ctrl-C after the first checkpoint of a training; return what it said."""
-    process = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, *arguments], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (root / "checkpoints" / "last.ckpt").is_file() and process.poll() is None:
         assert time.monotonic() < deadline
@@ -47,20 +56,21 @@ def interrupted(root, arguments):
     return process.communicate(timeout=60)[1]
 
 
-def test_ctrl_c_and_resume_change_nothing(small, tmp_path):
+@pytest.mark.parametrize("command", [COMMAND, ADVERSARIAL], ids=["plain", "adversarial"])
+def test_ctrl_c_and_resume_change_nothing(command, small, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     # Slow enough to be interrupted: each validation samples no pictures but reads many clips.
     options = [*small, *OPTIONS, "--data.val_clips=32", "--trainer.logger=false"]
     options.append("--trainer.enable_progress_bar=false")  # its drawing uses Python's random state
     # In processes of their own: the type checks of the tests draw from Python's random state too.
-    straight = [*COMMAND, *options, f"--trainer.default_root_dir={whole}"]
+    straight = [*command, *options, f"--trainer.default_root_dir={whole}"]
     subprocess.run(straight, check=True, capture_output=True)
     options.append(f"--trainer.default_root_dir={broken}")
-    said = interrupted(broken, options)
+    said = interrupted(command, broken, options)
     left = int(checkpoint(broken)["state_dict"]["steps_done"])
     assert left < STEPS
     assert "--ckpt_path last resumes there" in said
-    resume = [*COMMAND, *options, "--ckpt_path=last"]
+    resume = [*command, *options, "--ckpt_path=last"]
     subprocess.run(resume, check=True, capture_output=True)
     ends = checkpoint(whole), checkpoint(broken)
     assert ends[1]["state_dict"]["steps_done"] == STEPS

@@ -1,5 +1,17 @@
+from tokenizer.discriminator import Adversary, PatchDiscriminator
 from tokenizer.lightning_module import TokenizerModule
 from tokenizer.model import Reconstruction, Tokenizer
+from tokenizer.perceptual import Perceptual
 from tokenizer.quantizers import FSQ, Quantized, Quantizer
 
-__all__ = ["FSQ", "Quantized", "Quantizer", "Reconstruction", "Tokenizer", "TokenizerModule"]
+__all__ = [
+    "FSQ",
+    "Adversary",
+    "PatchDiscriminator",
+    "Perceptual",
+    "Quantized",
+    "Quantizer",
+    "Reconstruction",
+    "Tokenizer",
+    "TokenizerModule",
+]
