@@ -45,7 +45,7 @@ def encode_file(
     stride = tokenizer.spatial_stride
     info = TokenInfo(
         tokenizer=tokenizer.fingerprint(),
-        codebook_size=tokenizer.quantizer.codebook_size,
+        codebook_size=tokenizer.codebook_size,
         grid=(-(-height // stride), -(-width // stride)),
         height=height,
         width=width,

@@ -113,8 +113,22 @@ class Tokenizer(Configurable, nn.Module):
         self, tokens: Int[Tensor, "B t h w"], cache: Cache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames."""
-        check_tokens(tokens, self.quantizer.codebook_size)
-        return self.decoder(self.quantizer.lookup(tokens), cache)
+        quantizer = self.require_quantizer()
+        check_tokens(tokens, quantizer.codebook_size)
+        return self.decoder(quantizer.lookup(tokens), cache)
+
+    def encode_latents(
+        self, clip: Float[Tensor, "B 3 T H W"], cache: Cache | None = None
+    ) -> Quantized:
+        """Return what `encode` does and the latents behind the bottleneck, continuous for KL."""
+        self.check_clip(clip, first=not cache)
+        return self.quantizer(self.encoder(clip, cache))
+
+    def decode_latents(
+        self, latents: Float[Tensor, "B D t h w"], cache: Cache | None = None
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return pixels of latents as `encode_latents` gives them."""
+        return self.decoder(latents, cache)
 
     def forward(self, clip: Float[Tensor, "B 3 T H W"]) -> Reconstruction:
         """Encode, quantize and decode, for training."""

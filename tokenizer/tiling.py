@@ -72,7 +72,7 @@ class TiledTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, tile: int, overlap: int | None = None) -> None:
-        self.tokenizer, self.quantizer = tokenizer, tokenizer.quantizer
+        self.tokenizer, self.codebook_size = tokenizer, tokenizer.codebook_size
         self.temporal_stride = tokenizer.temporal_stride
         self.spatial_stride = stride = tokenizer.spatial_stride
         for name, pixels in (("tile", tile), ("overlap", overlap or 0)):
@@ -119,7 +119,7 @@ class TiledTokenizer:
         self, tokens: Int[Tensor, "B t h w"], cache: StreamCache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return pixels, as `Tokenizer.decode` does."""
-        check_tokens(tokens, self.quantizer.codebook_size)
+        check_tokens(tokens, self.codebook_size)
         stride, (h, w) = self.spatial_stride, tokens.shape[2:]
         clip: Tensor | None = None
         total = torch.zeros(h * stride, w * stride, device=tokens.device)
