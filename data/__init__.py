@@ -1,11 +1,13 @@
-from data.datamodule import Batch, Stage, VideoDataModule
+from data.datamodule import Batch, VideoDataModule
 from data.folder import VideoFolder
+from data.schedule import Stage
 from data.shapes import Shapes
-from data.source import ClipSource, Sample
+from data.source import ClipSource, Place, Sample
 
 __all__ = [
     "Batch",
     "ClipSource",
+    "Place",
     "Sample",
     "Shapes",
     "Stage",

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from data.source import ClipSource, Sample
+from data.source import ClipSource, Place, Sample, fit_window
 from data.video import VideoError, iterate_frames
 
 SUFFIXES = (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm")
@@ -97,23 +97,31 @@ class VideoFolder(ClipSource):
     def __len__(self) -> int:
         return len(self._spans)
 
-    def read(self, index: int, num_frames: int, offset: float = 0.0) -> Sample:
-        """Cut one clip; the validation split has fixed windows and ignores `offset`."""
+    def place(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Place:
+        """Lay the window; the validation split has fixed windows and ignores `offset`."""
         video, begin, end = self._spans[index]
-        room = end - begin - num_frames
-        if num_frames < 1 or room < 0:
+        if not 1 <= num_frames <= end - begin:
             raise ValueError(
                 f"num_frames is {num_frames}, but clip {index} of the {self.split} split "
                 f"({video.path.name}) has {end - begin}; set min_frames to the length you read"
             )
-        if not 0 <= offset < 1:
-            raise ValueError(f"offset is {offset}, but must be in [0, 1)")
-        start = begin + int(offset * (room + 1) if self.split == "train" else 0)
+        start, stride = fit_window(end - begin, num_frames, offset, stride)
+        begin += start if self.split == "train" else 0
+        return Place(video.path.relative_to(self.path).as_posix(), begin, stride)
+
+    def read(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Sample:
+        """Cut one clip out of memory, or out of the file where memory did not reach."""
+        video = self._spans[index].video
+        place = self.place(index, num_frames, offset, stride)
         if video.frames is not None:
-            return Sample(video.frames[start : start + num_frames].clone(), video.caption)
-        frames = iterate_frames(video.path, self.size, start, fps=self.fps)
-        pictures = np.stack(list(islice(frames, num_frames)))
-        return Sample(torch.from_numpy(pictures), video.caption)
+            last = place.start + place.stride * (num_frames - 1)
+            frames = video.frames[place.start : last + 1 : place.stride].clone()
+            return Sample(frames, video.caption, place)
+        decoded = iterate_frames(video.path, self.size, place.start, place.stride, self.fps)
+        pictures = list(islice(decoded, num_frames))
+        if len(pictures) < num_frames:
+            raise VideoError(f"{video.path} is shorter than when it was listed; start again")
+        return Sample(torch.from_numpy(np.stack(pictures)), video.caption, place)
 
     def _load(self, memory_limit: int) -> list[_Video]:
         files = _find(self.path)
