@@ -2,6 +2,7 @@ from data.datamodule import Batch, VideoDataModule
 from data.folder import VideoFolder
 from data.schedule import Stage
 from data.shapes import Shapes
+from data.shard_folder import ShardFolder
 from data.source import ClipSource, Place, Sample
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Place",
     "Sample",
     "Shapes",
+    "ShardFolder",
     "Stage",
     "VideoDataModule",
     "VideoFolder",

@@ -23,13 +23,15 @@ _TRIES = 16  # so many unreadable clips in a row mean that the collection is at 
 class Batch(NamedTuple):
     """Clips in [-1, 1] with their captions ("" where there is none).
 
-    `places` says where each clip was cut, `skipped` which clips could not be read, and why.
+    `places` says where each clip was cut, `skipped` which clips could not be read, and why. Row k
+    of `actions` is the action that leads to frame k; None where the clips have none.
     """
 
     clip: Float[Tensor, "B 3 T H W"]
     captions: list[str]
     places: tuple[Place, ...] = ()
     skipped: tuple[str, ...] = ()
+    actions: Float[Tensor, "B T A"] | None = None
 
 
 class _Reading(NamedTuple):
@@ -83,11 +85,18 @@ def collate(readings: list[_Reading]) -> Batch:
     samples = [reading.sample for reading in readings if reading.sample is not None]
     if not samples:
         raise VideoError(f"no clip of a batch can be read: {'; '.join(skipped)}")
+    actions = [sample.actions for sample in samples if sample.actions is not None]
+    if actions and len(actions) < len(samples):
+        raise ValueError(
+            f"{len(actions)} of {len(samples)} clips of a batch have actions; "
+            "train on clips that all have them, or that all have none"
+        )
     return Batch(
         torch.stack([to_model_range(sample.frames) for sample in samples]),
         [sample.caption for sample in samples],
         tuple(sample.place for sample in samples),
         skipped,
+        torch.stack(actions) if actions else None,
     )
 
 

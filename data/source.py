@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 
@@ -16,11 +16,15 @@ class Place(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One training clip as it comes off the disk: uint8 frames and what is said about them."""
+    """One training clip as it comes off the disk: uint8 frames and what is said about them.
+
+    Row k of `actions` is the action that leads to frame k; None where nobody acted.
+    """
 
     frames: UInt8[Tensor, "T H W 3"]
     caption: str
     place: Place
+    actions: Float32[Tensor, "T A"] | None = None
 
 
 class ClipSource(ABC):
