@@ -1,4 +1,5 @@
-from data.datamodule import Batch, VideoDataModule
+"""Sources of clips. The data module, which imports Lightning, is `data.datamodule`."""
+
 from data.folder import VideoFolder
 from data.schedule import Stage
 from data.shapes import Shapes
@@ -6,13 +7,11 @@ from data.shard_folder import ShardFolder
 from data.source import ClipSource, Place, Sample
 
 __all__ = [
-    "Batch",
     "ClipSource",
     "Place",
     "Sample",
     "Shapes",
     "ShardFolder",
     "Stage",
-    "VideoDataModule",
     "VideoFolder",
 ]

@@ -66,6 +66,13 @@ def decoded_frames(source: str | Path | bytes, fps: float | None) -> Iterator[av
             yield from _nearest_in_time(frames, fps, native)
 
 
+def sampled_rate(source: str | Path | bytes, fps: float | None) -> float:
+    """Give the frames a second that `decoded_frames` gives."""
+    with open_video(source) as (_, stream):
+        native = float(stream.base_rate or frame_rate(stream))
+        return fps if fps is not None and fps < native else frame_rate(stream)
+
+
 def frames_from(source: bytes, start: int, fps: float) -> Iterator[av.VideoFrame]:
     """Decode from frame `start` of a steady video of `fps`, beginning at the key frame before it.
 

@@ -124,7 +124,7 @@ class VideoFolder(ClipSource):
         return Sample(torch.from_numpy(np.stack(pictures)), video.caption, place)
 
     def _load(self, memory_limit: int) -> list[_Video]:
-        files = _find(self.path)
+        files = find_videos(self.path)
         videos = []
         for file in files:
             try:
@@ -139,7 +139,7 @@ class VideoFolder(ClipSource):
         return videos
 
     def _load_one(self, file: Path, room: int) -> _Video:
-        caption = _read_caption(file)
+        caption = read_caption(file)
         kept, num_frames = [], 0
         for picture in iterate_frames(file, self.size, fps=self.fps):
             num_frames += 1
@@ -196,7 +196,8 @@ class VideoFolder(ClipSource):
         ]
 
 
-def _find(folder: Path) -> list[Path]:
+def find_videos(folder: Path) -> list[Path]:
+    """List the videos of a folder and its subfolders, in order of their names."""
     if not folder.is_dir():
         raise VideoError(f"{folder} is not a folder; give the folder that holds the videos")
     files = sorted(
@@ -211,7 +212,8 @@ def _find(folder: Path) -> list[Path]:
     return files
 
 
-def _read_caption(file: Path) -> str:
+def read_caption(file: Path) -> str:
+    """Read what is said beside a video, in one line; "" where nothing is."""
     text, table = file.with_suffix(".txt"), file.with_suffix(".json")
     try:
         if text.is_file():

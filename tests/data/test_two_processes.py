@@ -16,7 +16,8 @@ from data.video import VideoWriter
 SCRIPT = """
 import json, sys
 import lightning, torch
-from data import ShardFolder, Stage, VideoDataModule
+from data import ShardFolder, Stage
+from data.datamodule import VideoDataModule
 
 class Recorder(lightning.LightningModule):
     def __init__(self):
