@@ -13,8 +13,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from data import VideoDataModule
 from data.container import VideoError
+from data.datamodule import VideoDataModule
+from data.shards import ShardError
 from lm import PriorModule
 from pipeline import VideoPipeline
 from tokenizer import TokenizerModule
@@ -116,5 +117,5 @@ def main(arguments: list[str] | None = None, *, run: bool = True) -> CLI:
 if __name__ == "__main__":
     try:
         main()
-    except VideoError as error:
+    except (ShardError, VideoError) as error:
         sys.exit(f"train.py: {error}")

@@ -1,14 +1,17 @@
-from data.datamodule import Batch, Stage, VideoDataModule
+"""Sources of clips. The data module, which imports Lightning, is `data.datamodule`."""
+
 from data.folder import VideoFolder
+from data.schedule import Stage
 from data.shapes import Shapes
-from data.source import ClipSource, Sample
+from data.shard_folder import ShardFolder
+from data.source import ClipSource, Place, Sample
 
 __all__ = [
-    "Batch",
     "ClipSource",
+    "Place",
     "Sample",
     "Shapes",
+    "ShardFolder",
     "Stage",
-    "VideoDataModule",
     "VideoFolder",
 ]

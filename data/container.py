@@ -66,6 +66,30 @@ def decoded_frames(source: str | Path | bytes, fps: float | None) -> Iterator[av
             yield from _nearest_in_time(frames, fps, native)
 
 
+def sampled_rate(source: str | Path | bytes, fps: float | None) -> float:
+    """Give the frames a second that `decoded_frames` gives."""
+    with open_video(source) as (_, stream):
+        native = float(stream.base_rate or frame_rate(stream))
+        return fps if fps is not None and fps < native else frame_rate(stream)
+
+
+def frames_from(source: bytes, start: int, fps: float) -> Iterator[av.VideoFrame]:
+    """Decode from frame `start` of a steady video of `fps`, beginning at the key frame before it.
+
+    Only for files whose frame k is shown at k / fps, as `data.prepare` writes them.
+    """
+    with open_video(source) as (container, stream):
+        assert stream.time_base is not None
+        if start:
+            container.seek(round(start / fps / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise VideoError(f"{describe(source)} are broken; replace them")
+            assert frame.time is not None
+            if round(frame.time * fps) >= start:
+                yield frame
+
+
 def _whole_stream(
     container: InputContainer, stream: VideoStream, name: str
 ) -> Iterator[av.VideoFrame]:

@@ -3,156 +3,137 @@
 So a resumed run starts at its step instead of replaying, and the order does not depend on workers.
 """
 
-import bisect
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import accumulate
+import warnings
 from typing import NamedTuple
 
 import lightning
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.source import ClipSource
-from data.video import to_model_range
+from data.container import VideoError
+from data.schedule import Stage, StepSampler, Window
+from data.source import ClipSource, Place, Sample
+from data.video import resize_and_crop, to_model_range
+
+_TRIES = 16  # so many unreadable clips in a row mean that the collection is at fault, not a clip
 
 
 class Batch(NamedTuple):
-    """Clips in [-1, 1] with their captions ("" where there is none)."""
+    """Clips in [-1, 1] with their captions ("" where there is none).
+
+    `places` says where each clip was cut, `skipped` which clips could not be read, and why. Row k
+    of `actions` is the action that leads to frame k; None where the clips have none.
+    """
 
     clip: Float[Tensor, "B 3 T H W"]
     captions: list[str]
+    places: tuple[Place, ...] = ()
+    skipped: tuple[str, ...] = ()
+    actions: Float[Tensor, "B T A"] | None = None
 
 
-@dataclass
-class Stage:
-    """A part of the run with its own clip length.
-
-    Args:
-        num_frames: Length of the clips.
-        batch_size: Clips a step, over all processes.
-        share: Share of the steps; the shares of all stages sum to 1.
-    """
-
-    num_frames: int
-    batch_size: int
-    share: float = 1.0
+class _Reading(NamedTuple):
+    sample: Sample | None
+    skipped: list[str]
 
 
-class Window(NamedTuple):
-    """One clip that a step asks for: which video, how long, where it starts in [0, 1)."""
+class WindowDataset(Dataset[_Reading]):
+    """Read windows of a source, single frames of `images` where the window says so.
 
-    index: int
-    num_frames: int
-    offset: float
-
-
-class StepSampler(Sampler[list[Window]]):
-    """Yield the windows of step `first_step`, `first_step` + 1, ... up to `max_steps`.
-
-    Each epoch is a permutation of the collection drawn from (seed, epoch); rank r of w takes the
-    r-th part of every batch.
+    A clip that cannot be read is named; in training (`replace`) the next of the collection takes
+    its place, so that a batch still depends on the step alone; else its place stays empty.
     """
 
     def __init__(
-        self,
-        num_clips: int,
-        stages: list[Stage],
-        max_steps: int,
-        *,
-        seed: int,
-        first_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
+        self, source: ClipSource, images: ClipSource | None = None, *, replace: bool = False
     ) -> None:
-        if abs(sum(stage.share for stage in stages) - 1) > 1e-6:
-            raise ValueError(
-                f"the shares of the stages sum to {sum(stage.share for stage in stages):g}; "
-                "they must sum to 1"
+        self.source, self.images, self.replace = source, images, replace
+
+    def __getitem__(self, window: Window) -> _Reading:
+        skipped = []
+        for tried in range(_TRIES if self.replace else 1):
+            try:
+                return _Reading(self._read(window, tried), skipped)
+            except VideoError as error:
+                skipped.append(str(error))
+        if self.replace:
+            raise VideoError(
+                f"{_TRIES} clips in a row cannot be read; look at the data. The last: {skipped[-1]}"
             )
-        for stage in stages:
-            if stage.batch_size % world_size:
-                raise ValueError(
-                    f"batch_size is {stage.batch_size}, but {world_size} processes share it; "
-                    f"use a multiple of {world_size}"
-                )
-        self.num_clips, self.stages, self.max_steps = num_clips, stages, max_steps
-        self.seed, self.first_step = seed, first_step
-        self.rank, self.world_size = rank, world_size
-        ends = [round(max_steps * share) for share in accumulate(s.share for s in stages)]
-        self.starts = [0, *ends]
-        counts = [
-            (end - start) * stage.batch_size
-            for start, end, stage in zip(self.starts, ends, stages, strict=False)
-        ]
-        self.clips_before = [0, *accumulate(counts)]
-        self._permutation = (-1, np.empty(0, dtype=np.int64))
+        return _Reading(None, skipped)
 
-    def __len__(self) -> int:
-        return self.max_steps
-
-    def __iter__(self) -> Iterator[list[Window]]:
-        for step in range(self.first_step, self.max_steps):
-            yield self.windows(step)
-
-    def stage(self, step: int) -> tuple[int, Stage]:
-        """Return the stage that a step belongs to, with its number."""
-        number = min(bisect.bisect_right(self.starts, step) - 1, len(self.stages) - 1)
-        return number, self.stages[number]
-
-    def windows(self, step: int) -> list[Window]:
-        """Return what this rank reads in one step."""
-        number, stage = self.stage(step)
-        first = self.clips_before[number] + (step - self.starts[number]) * stage.batch_size
-        share = stage.batch_size // self.world_size
-        offsets = np.random.default_rng((self.seed, 0, step)).random(stage.batch_size).tolist()
-        return [
-            Window(self._index(first + i), stage.num_frames, offsets[i])
-            for i in range(self.rank * share, (self.rank + 1) * share)
-        ]
-
-    def _index(self, position: int) -> int:
-        epoch, place = divmod(position, self.num_clips)
-        if self._permutation[0] != epoch:
-            # Not torch's generator: its CPU seed has 32 bits, no room for a pair.
-            order = np.random.default_rng((self.seed, 1, epoch)).permutation(self.num_clips)
-            self._permutation = (epoch, order)
-        return int(self._permutation[1][place])
+    def _read(self, window: Window, tried: int) -> Sample:
+        source = self.images if window.image and self.images is not None else self.source
+        index = (window.index + tried) % len(source)
+        sample = source.read(index, window.num_frames, window.offset, window.stride)
+        side, size = min(sample.frames.shape[1:3]), window.size
+        if size is None:
+            return sample
+        if side < size:
+            raise ValueError(
+                f"a stage asks for frames of {size} pixels, but {sample.place.key} has {side}; "
+                "let the source give larger ones, or lower the stage's size"
+            )
+        return sample._replace(frames=resize_and_crop(sample.frames, size))
 
 
-class WindowDataset(Dataset[Batch]):
-    """Read windows of a source."""
+def collate(readings: list[_Reading]) -> Batch:
+    """Stack the clips that could be read; the rest stays lists."""
+    skipped = tuple(reason for reading in readings for reason in reading.skipped)
+    samples = [reading.sample for reading in readings if reading.sample is not None]
+    if not samples:
+        raise VideoError(f"no clip of a batch can be read: {'; '.join(skipped)}")
+    actions = [sample.actions for sample in samples if sample.actions is not None]
+    if actions and len(actions) < len(samples):
+        raise ValueError(
+            f"{len(actions)} of {len(samples)} clips of a batch have actions; "
+            "train on clips that all have them, or that all have none"
+        )
+    return Batch(
+        torch.stack([to_model_range(sample.frames) for sample in samples]),
+        [sample.caption for sample in samples],
+        tuple(sample.place for sample in samples),
+        skipped,
+        torch.stack(actions) if actions else None,
+    )
 
-    def __init__(self, source: ClipSource) -> None:
-        self.source = source
 
-    def __getitem__(self, window: Window) -> tuple[Tensor, str]:
-        sample = self.source.read(window.index, window.num_frames, window.offset)
-        return to_model_range(sample.frames), sample.caption
+def divide(count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[range]:
+    """Deal 0 .. `count` - 1 into batches, as many to each rank, each number once.
 
-
-def collate(samples: list[tuple[Tensor, str]]) -> Batch:
-    """Stack clips; captions stay a list."""
-    clips, captions = zip(*samples, strict=True)
-    return Batch(torch.stack(clips), list(captions))
+    Batches of nearly equal size need no padding, and no metric needs a mask.
+    """
+    num_batches = world_size * -(-count // (world_size * batch_size))
+    if count < num_batches:
+        raise ValueError(
+            f"{count} validation clips cannot be dealt to {world_size} processes in equal numbers "
+            f"of batches of at most {batch_size}; use a multiple of {world_size} as val_clips"
+        )
+    return [
+        range(count * k // num_batches, count * (k + 1) // num_batches)
+        for k in range(rank, num_batches, world_size)
+    ]
 
 
 class VideoDataModule(lightning.LightningDataModule):
     """Training and validation batches of two sources.
 
+    A clip that cannot be read is passed over, counted and named in `skipped` and in a warning.
+
     Args:
         train: Clips to train on.
         val: Held-out clips.
-        stages: Clip length and batch size over the run, in order.
+        stages: What clips a step has over the run, in order. Validation takes those of the last
+            stage that is not mixed into another.
         max_steps: Steps of the run; `train.py` takes it from the model.
         val_clips: How many held-out clips a validation looks at.
         val_batch_size: Clips a validation batch.
         seed: Decides the order and the windows.
         num_workers: Processes that read; 0 reads in the training process, which is right where
             decoding is cheap and cores are few.
+        images: Where stages of single frames read; without it, in `train`.
     """
 
     def __init__(
@@ -165,39 +146,65 @@ class VideoDataModule(lightning.LightningDataModule):
         val_batch_size: int = 16,
         seed: int = 0,
         num_workers: int = 0,
+        images: ClipSource | None = None,
     ) -> None:
         super().__init__()
-        self.train, self.val, self.stages, self.max_steps = train, val, stages, max_steps
+        self.train, self.val, self.images = train, val, images
+        self.stages, self.max_steps = stages, max_steps
         self.val_clips, self.val_batch_size = val_clips, val_batch_size
         self.seed, self.num_workers = seed, num_workers
+        self.skipped: set[str] = set()
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
-        sampler = StepSampler(
+        first_step = int(getattr(self.trainer.lightning_module, "steps_done", 0))
+        sampler = self._sampler(first_step, self.trainer.global_rank, self.trainer.world_size)
+        return self._loader(WindowDataset(self.train, self.images, replace=True), sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        count = min(self.val_clips, len(self.val))
+        stage = next(stage for stage in reversed(self.stages) if not stage.mixed)
+        ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        batches = [
+            [Window(i, stage.num_frames, 0.0, size=stage.size) for i in numbers]
+            for numbers in divide(count, self.val_batch_size, *ranks)
+        ]
+        return self._loader(WindowDataset(self.val), batches)
+
+    def places(self, step: int) -> list[Place]:
+        """List what the processes together read in a training step, without decoding it."""
+        return [
+            (self.images if window.image and self.images is not None else self.train).place(
+                window.index, window.num_frames, window.offset, window.stride
+            )
+            for window in self._sampler(step, 0, 1).windows(step)
+        ]
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Name each clip that could not be read, once."""
+        for reason in batch.skipped:
+            if reason not in self.skipped:
+                self.skipped.add(reason)
+                warnings.warn(f"clip skipped, {len(self.skipped)} so far: {reason}", stacklevel=2)
+        return batch
+
+    def _sampler(self, first_step: int, rank: int, world_size: int) -> StepSampler:
+        return StepSampler(
             len(self.train),
             self.stages,
             self.max_steps,
             seed=self.seed,
-            first_step=int(getattr(self.trainer.lightning_module, "steps_done", 0)),
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            first_step=first_step,
+            rank=rank,
+            world_size=world_size,
+            num_images=len(self.images) if self.images is not None else 0,
         )
-        return self._loader(self.train, sampler)
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        count = min(self.val_clips, len(self.val))
-        windows = [Window(i, self.stages[-1].num_frames, 0.0) for i in range(count)]
-        size = self.val_batch_size
-        batches = [windows[start : start + size] for start in range(0, count, size)]
-        if self.trainer is not None:
-            batches = batches[self.trainer.global_rank :: self.trainer.world_size]
-        return self._loader(self.val, batches)
 
     def _loader(
-        self, source: ClipSource, batches: Sampler[list[Window]] | list[list[Window]]
-    ) -> DataLoader[Batch]:
+        self, dataset: WindowDataset, batches: Sampler[list[Window]] | list[list[Window]]
+    ) -> DataLoader:
         return DataLoader(
-            WindowDataset(source),
+            dataset,
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.num_workers,

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from data.source import ClipSource, Sample
+from data.source import ClipSource, Place, Sample, fit_window
 from data.video import VideoError, iterate_frames
 
 SUFFIXES = (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm")
@@ -97,26 +97,34 @@ class VideoFolder(ClipSource):
     def __len__(self) -> int:
         return len(self._spans)
 
-    def read(self, index: int, num_frames: int, offset: float = 0.0) -> Sample:
-        """Cut one clip; the validation split has fixed windows and ignores `offset`."""
+    def place(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Place:
+        """Lay the window; the validation split has fixed windows and ignores `offset`."""
         video, begin, end = self._spans[index]
-        room = end - begin - num_frames
-        if num_frames < 1 or room < 0:
+        if not 1 <= num_frames <= end - begin:
             raise ValueError(
                 f"num_frames is {num_frames}, but clip {index} of the {self.split} split "
                 f"({video.path.name}) has {end - begin}; set min_frames to the length you read"
             )
-        if not 0 <= offset < 1:
-            raise ValueError(f"offset is {offset}, but must be in [0, 1)")
-        start = begin + int(offset * (room + 1) if self.split == "train" else 0)
+        start, stride = fit_window(end - begin, num_frames, offset, stride)
+        begin += start if self.split == "train" else 0
+        return Place(video.path.relative_to(self.path).as_posix(), begin, stride)
+
+    def read(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Sample:
+        """Cut one clip out of memory, or out of the file where memory did not reach."""
+        video = self._spans[index].video
+        place = self.place(index, num_frames, offset, stride)
         if video.frames is not None:
-            return Sample(video.frames[start : start + num_frames].clone(), video.caption)
-        frames = iterate_frames(video.path, self.size, start, fps=self.fps)
-        pictures = np.stack(list(islice(frames, num_frames)))
-        return Sample(torch.from_numpy(pictures), video.caption)
+            last = place.start + place.stride * (num_frames - 1)
+            frames = video.frames[place.start : last + 1 : place.stride].clone()
+            return Sample(frames, video.caption, place)
+        decoded = iterate_frames(video.path, self.size, place.start, place.stride, self.fps)
+        pictures = list(islice(decoded, num_frames))
+        if len(pictures) < num_frames:
+            raise VideoError(f"{video.path} is shorter than when it was listed; start again")
+        return Sample(torch.from_numpy(np.stack(pictures)), video.caption, place)
 
     def _load(self, memory_limit: int) -> list[_Video]:
-        files = _find(self.path)
+        files = find_videos(self.path)
         videos = []
         for file in files:
             try:
@@ -131,7 +139,7 @@ class VideoFolder(ClipSource):
         return videos
 
     def _load_one(self, file: Path, room: int) -> _Video:
-        caption = _read_caption(file)
+        caption = read_caption(file)
         kept, num_frames = [], 0
         for picture in iterate_frames(file, self.size, fps=self.fps):
             num_frames += 1
@@ -188,7 +196,8 @@ class VideoFolder(ClipSource):
         ]
 
 
-def _find(folder: Path) -> list[Path]:
+def find_videos(folder: Path) -> list[Path]:
+    """List the videos of a folder and its subfolders, in order of their names."""
     if not folder.is_dir():
         raise VideoError(f"{folder} is not a folder; give the folder that holds the videos")
     files = sorted(
@@ -203,7 +212,8 @@ def _find(folder: Path) -> list[Path]:
     return files
 
 
-def _read_caption(file: Path) -> str:
+def read_caption(file: Path) -> str:
+    """Read what is said beside a video, in one line; "" where nothing is."""
     text, table = file.with_suffix(".txt"), file.with_suffix(".json")
     try:
         if text.is_file():

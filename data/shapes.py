@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
-from data.source import ClipSource, Sample
+from data.source import ClipSource, Place, Sample
 
 Split = Literal["train", "val", "held_out"]
 Difficulty = Literal["plain", "graded", "textured"]
@@ -183,13 +183,9 @@ class Shapes(ClipSource):
         size: int = 64,
         seed: int = 0,
     ) -> None:
-        self.num_clips = num_clips
-        self.split = split
+        self.num_clips, self.split, self.size, self.seed = num_clips, split, size, seed
         self.difficulty: Difficulty = difficulty
-        self.object_diameter = object_diameter
-        self.speed = speed
-        self.size = size
-        self.seed = seed
+        self.object_diameter, self.speed = object_diameter, speed
         self._check()
 
     def _check(self) -> None:
@@ -247,10 +243,14 @@ class Shapes(ClipSource):
         choice = rng.integers(count) if self.split == "train" else index * 56 % count
         return TRAINING_COMBINATIONS[choice]
 
-    def read(self, index: int, num_frames: int, offset: float = 0.0) -> Sample:
+    def place(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Place:
+        return Place(f"{self.split}-{index}", 0, stride)
+
+    def read(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Sample:
         """Render a clip; `offset` is ignored, for the caption speaks of the first frames."""
-        scene = self.scene(index)
-        return Sample(render(scene, num_frames, self.size).frames, scene.combination.caption)
+        scene, length = self.scene(index), 1 + stride * (num_frames - 1)
+        frames = render(scene, length, self.size).frames[::stride].contiguous()
+        return Sample(frames, scene.combination.caption, self.place(index, num_frames, 0.0, stride))
 
 
 def _walls(shape: str, diameter: float, size: int) -> np.ndarray:

@@ -3,15 +3,28 @@
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
 
+class Place(NamedTuple):
+    """Where a clip was cut: frames `start`, `start` + `stride`, ... of the video named `key`."""
+
+    key: str
+    start: int
+    stride: int
+
+
 class Sample(NamedTuple):
-    """One training clip as it comes off the disk: uint8 frames and what is said about them."""
+    """One training clip as it comes off the disk: uint8 frames and what is said about them.
+
+    Row k of `actions` is the action that leads to frame k; None where nobody acted.
+    """
 
     frames: UInt8[Tensor, "T H W 3"]
     caption: str
+    place: Place
+    actions: Float32[Tensor, "T A"] | None = None
 
 
 class ClipSource(ABC):
@@ -35,7 +48,11 @@ class ClipSource(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def read(self, index: int, num_frames: int, offset: float = 0.0) -> Sample:
+    def place(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Place:
+        """Say what `read` would cut, without decoding anything."""
+
+    @abstractmethod
+    def read(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Sample:
         """Cut one clip.
 
         Args:
@@ -43,4 +60,21 @@ class ClipSource(ABC):
             num_frames: Length of the clip.
             offset: Where the window starts, in [0, 1): 0 is the earliest admissible start, values
                 near 1 the latest. Sources whose caption speaks of the first frame ignore it.
+            stride: Every how many frames to take; lowered where the video is too short for it.
         """
+
+
+def fit_window(length: int, num_frames: int, offset: float, stride: int) -> tuple[int, int]:
+    """Lay `num_frames` frames into a video of `length`; return the start and the stride used.
+
+    The stride is the widest up to `stride` that the video has frames for.
+    """
+    if not 0 <= offset < 1:
+        raise ValueError(f"offset is {offset}, but must be in [0, 1)")
+    if stride < 1:
+        raise ValueError(f"stride is {stride}, but must be at least 1")
+    if not 1 <= num_frames <= length:
+        raise ValueError(f"num_frames is {num_frames}, but the video has {length} frames")
+    stride = min(stride, (length - 1) // max(1, num_frames - 1)) if num_frames > 1 else 1
+    room = length - 1 - stride * (num_frames - 1)
+    return int(offset * (room + 1)), stride

@@ -86,10 +86,13 @@ def iterate_frames(
             raise ValueError(f"{name} is {value}, but must be at least {least}")
     if fps is not None and not fps > 0:
         raise ValueError(f"fps is {fps}, but must be above 0; leave it out to keep every frame")
-    return _pictures(islice(decoded_frames(source, fps), start, None, stride), size)
+    return pictures(islice(decoded_frames(source, fps), start, None, stride), size)
 
 
-def _pictures(frames: Iterator[av.VideoFrame], size: int | None) -> Iterator[np.ndarray]:
+def pictures(
+    frames: Iterator[av.VideoFrame], size: int | None
+) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Convert decoded frames to upright RGB, of `size` as in `iterate_frames`."""
     reformatter = VideoReformatter()  # one for all frames: a scaler is slow to build
     height = width = 0
     for frame in frames:
@@ -170,15 +173,19 @@ class VideoWriter:
         lossless: Keep every pixel exactly (H.264 in RGB, which few browsers show). The default,
             4:2:0 at good quality, plays everywhere and repeats the last row or column of a
             picture whose height or width is odd.
+        gop: Frames from one key frame to the next at most: a short one makes a window quick to
+            reach. The default, 250, makes the file small.
     """
 
-    def __init__(self, path: str | Path, fps: float, lossless: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, fps: float, lossless: bool = False, gop: int = 250
+    ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() != ".mp4":
             raise ValueError(f"path is {self.path.name!r}, but VideoWriter writes .mp4 files only")
         if not fps > 0:
             raise ValueError(f"fps is {fps}, but must be above 0")
-        self.fps, self.lossless = fps, lossless
+        self.fps, self.lossless, self.gop = fps, lossless, gop
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._pixel_format = "rgb24" if lossless else "yuv420p"
         self._reformatter = VideoReformatter()
@@ -222,7 +229,7 @@ class VideoWriter:
         codec, quality = ("libx264rgb", "0") if self.lossless else ("libx264", "18")
         rate = Fraction(self.fps).limit_denominator(1001)
         # x264's macroblock tree reads memory it never wrote at small widths: other bytes each run.
-        options = {"crf": quality, "mbtree": "0"}
+        options = {"crf": quality, "mbtree": "0", "g": str(self.gop)}
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = (n + self._padding(n) for n in self._shape)
         stream.pix_fmt = self._pixel_format

@@ -176,3 +176,20 @@ def test_real_clips_are_all_read():
     assert not train.skipped
     assert train.read(0, 16).frames.shape == (16, 32, 32, 3)
     assert val.read(len(val) - 1, 16).frames.shape == (16, 32, 32, 3)
+
+
+@pytest.mark.parametrize("memory_limit", [0, 2_000_000_000])
+def test_a_place_tells_the_frames_that_are_read(few, memory_limit):
+    for split in ("train", "val"):
+        source = folder(few, split, memory_limit=memory_limit)
+        for index, offset, stride in ((0, 0.0, 1), (0, 0.7, 1), (0, 0.4, 3), (1, 0.9, 9)):
+            sample = source.read(index, 3, offset, stride)
+            assert sample.place == source.place(index, 3, offset, stride)
+            start, used = sample.place.start, sample.place.stride
+            assert places(sample) == [start, start + used, start + 2 * used]
+            assert sample.place.key == f"{index}.mp4" or split == "val"
+
+
+def test_a_stride_too_wide_for_a_video_is_lowered(few):
+    source = folder(few)
+    assert [source.place(k, 5, 0.0, 9).stride for k in range(3)] == [7, 1, 1]

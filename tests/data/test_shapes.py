@@ -248,3 +248,10 @@ def test_impossible_requests_are_refused():
         render(scene_of(), 17, size=32)
     with pytest.raises(ValueError, match="only circle, square, triangle"):
         coverage("star", 12.0, *grid())
+
+
+def test_a_stride_passes_frames_over():
+    source = Shapes(5)
+    sample = source.read(2, 4, stride=3)
+    assert torch.equal(sample.frames, source.read(2, 10).frames[::3])
+    assert sample.place == source.place(2, 4, stride=3) == ("train-2", 0, 3)
