@@ -1,9 +1,11 @@
 """How much of a codebook a tokenizer uses over a whole split."""
 
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -11,13 +13,28 @@ from torchmetrics import Metric
 class Usage(NamedTuple):
     """`share` of the codebook that occurs, and how evenly: perplexity is 2 to the entropy.
 
-    `share` cannot exceed `num_tokens` over the size of the codebook: count enough tokens.
+    `share` cannot exceed `num_tokens` over the size of the codebook: count enough tokens. A tenth
+    of the codes occur at most `p10` times as often as the mean code, nine tenths at most `p90`.
     """
 
     share: float
     perplexity: float
     entropy_bits: float
     num_tokens: int
+    p10: float
+    p90: float
+
+
+def usage(histogram: Shaped[Tensor, " V"]) -> Usage:
+    """Describe how often each code occurs."""
+    counts = histogram.double()
+    if not counts.sum():
+        raise ValueError("no token was counted; call update before compute")
+    probabilities = counts / counts.sum()
+    entropy = torch.special.entr(probabilities).sum().item() / math.log(2)
+    share = (counts > 0).double().mean().item()
+    p10, p90 = np.quantile((counts / counts.mean()).cpu().numpy(), [0.1, 0.9]).tolist()
+    return Usage(share, 2**entropy, max(entropy, 0.0), int(counts.sum()), p10, p90)
 
 
 class CodebookUsage(Metric):
@@ -47,10 +64,4 @@ class CodebookUsage(Metric):
         self.histogram += torch.bincount(tokens.flatten(), minlength=self.codebook_size)
 
     def compute(self) -> Usage:
-        counts = self.histogram[self.histogram > 0].double()
-        if not len(counts):
-            raise ValueError("no token was counted; call update before compute")
-        probabilities = counts / counts.sum()
-        entropy = -(probabilities * probabilities.log2()).sum().item()
-        share = len(counts) / self.codebook_size
-        return Usage(share, 2**entropy, max(entropy, 0.0), int(counts.sum()))
+        return usage(self.histogram)

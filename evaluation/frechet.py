@@ -1,11 +1,13 @@
 """Frechet distance between feature distributions of two sets of clips.
 
 Heusel et al. 2017, arXiv 1706.08500, Eq. 6; on video, Unterthiner et al. 2018, arXiv 1812.01717.
-Only numbers from the I3D weights of the latter may be called FVD: ours carry the extractor's name.
+Only numbers from the I3D weights of the latter may be called FVD; others carry the extractor's
+name.
 """
 
 import warnings
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -13,6 +15,9 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 from torchmetrics import Metric
+
+Covariance = Literal["unbiased", "population"]
+"""Whether covariances divide by N - 1, as in the original, or by N, as in StyleGAN-V's script."""
 
 
 def frechet_distance(
@@ -32,6 +37,25 @@ def frechet_distance(
 def _symmetric_root(matrix: Float64[Tensor, "D D"]) -> Float64[Tensor, "D D"]:
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.mT
+
+
+def feature_distance(
+    real: Float[Tensor, "N D"],
+    fake: Float[Tensor, "M D"],
+    real_weights: Float64[Tensor, " N"] | None = None,
+    fake_weights: Float64[Tensor, " M"] | None = None,
+    covariance: Covariance = "unbiased",
+) -> Float64[Tensor, ""]:
+    """Return the distance of two sets of features; a weight says how often a clip counts."""
+    sides = []
+    for features, weights in ((real, real_weights), (fake, fake_weights)):
+        weighted = features.double()
+        count = torch.tensor(len(features), device=features.device)
+        if weights is not None:
+            features, count = features[weights > 0], weights.sum()
+            weighted = features.double() * weights[weights > 0, None]
+        sides += _moments(weighted.sum(0), weighted.mT @ features.double(), count, covariance)
+    return frechet_distance(*sides)
 
 
 class RandomFeatures3D(nn.Module):
@@ -77,11 +101,12 @@ class RandomFeatures3D(nn.Module):
 class FrechetVideoDistance(Metric):
     """Frechet distance of a set of clips to real ones, under any feature extractor.
 
-    Covariances divide by N - 1. The distance is biased upwards for few clips: compare numbers of
-    equal counts only. Log it under `name`, and never as FVD.
+    The distance is biased upwards for few clips: compare numbers of equal counts only. Log it under
+    `name`, which is "fvd" only for an extractor that proved to be I3D (`evaluation.extractors`).
 
     Args:
         extractor: Maps uint8 clips to features; has `num_features` and an `extractor_id`.
+        covariance: Divide covariances by N - 1 ("unbiased") or by N ("population").
     """
 
     full_state_update = False
@@ -93,7 +118,7 @@ class FrechetVideoDistance(Metric):
     fake_outer: Tensor
     fake_count: Tensor
 
-    def __init__(self, extractor: nn.Module) -> None:
+    def __init__(self, extractor: nn.Module, covariance: Covariance = "unbiased") -> None:
         super().__init__()
         for attribute in ("extractor_id", "num_features"):
             if not hasattr(extractor, attribute):
@@ -103,7 +128,9 @@ class FrechetVideoDistance(Metric):
                 )
         self.extractor = extractor
         self.num_features = int(extractor.num_features)  # type: ignore[arg-type]
-        self.name = f"frechet_{extractor.extractor_id}"
+        self.covariance: Covariance = covariance
+        proved = getattr(extractor, "is_i3d", False)
+        self.name = "fvd" if proved else f"frechet_{extractor.extractor_id}"
         features = self.num_features
         for side in ("real", "fake"):
             zeros = torch.zeros(features, dtype=torch.float64)
@@ -137,13 +164,17 @@ class FrechetVideoDistance(Metric):
                 stacklevel=2,
             )
         return frechet_distance(
-            *_moments(self.real_sum, self.real_outer, self.real_count),
-            *_moments(self.fake_sum, self.fake_outer, self.fake_count),
+            *_moments(self.real_sum, self.real_outer, self.real_count, self.covariance),
+            *_moments(self.fake_sum, self.fake_outer, self.fake_count, self.covariance),
         )
 
 
 def _moments(
-    total: Float64[Tensor, " D"], outer: Float64[Tensor, "D D"], count: Tensor
+    total: Float64[Tensor, " D"],
+    outer: Float64[Tensor, "D D"],
+    count: Tensor,
+    covariance: Covariance,
 ) -> tuple[Float64[Tensor, " D"], Float64[Tensor, "D D"]]:
     mean = total / count
-    return mean, (outer - count * torch.outer(mean, mean)) / (count - 1)
+    freedom = count - 1 if covariance == "unbiased" else count
+    return mean, (outer - count * torch.outer(mean, mean)) / freedom

@@ -16,7 +16,7 @@ def usage(size, *batches):
 @pytest.mark.parametrize("used", [1, 2, 8])
 def test_even_use_of_k_codes_has_perplexity_k(used):
     tokens = torch.arange(8 * used).remainder(used).reshape(2, 1, 4, used)
-    share, perplexity, bits, num_tokens = usage(16, tokens)
+    share, perplexity, bits, num_tokens, *_ = usage(16, tokens)
     assert share == used / 16
     assert perplexity == pytest.approx(used)
     assert bits == pytest.approx(torch.tensor(used).log2().item())
@@ -25,6 +25,12 @@ def test_even_use_of_k_codes_has_perplexity_k(used):
 
 def test_uneven_use_has_the_entropy_of_its_frequencies():
     assert usage(4, torch.tensor([3, 3, 1, 0])).entropy_bits == pytest.approx(1.5)
+
+
+def test_quantiles_are_relative_to_the_mean_code():
+    tokens = torch.cat([torch.full((k,), k) for k in range(11)])  # code k occurs k times
+    counts = usage(11, tokens)
+    assert (counts.p10, counts.p90) == pytest.approx((1 / 5, 9 / 5))
 
 
 def test_batches_add_up_in_any_order():

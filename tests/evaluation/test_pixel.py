@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torchmetrics.image import PeakSignalNoiseRatio
 
-from evaluation.pixel import FramePSNR, FrameSSIM, TemporalFlicker
+from evaluation.pixel import (
+    AbsoluteError,
+    ClipPSNR,
+    FramePSNR,
+    FrameSSIM,
+    PooledPSNR,
+    SquaredError,
+    TemporalFlicker,
+)
 
 
 def random_clips(*shape, seed=0):
@@ -103,3 +112,27 @@ def test_flicker_follows_vbenchs_formula(pair):
 def test_batching_and_order_do_not_matter(pair, metric):
     singly = [tuple(clips[k : k + 1] for clips in pair) for k in (1, 0)]
     assert value(metric(), *singly) == pytest.approx(value(metric(), pair), rel=1e-12)
+
+
+def test_the_three_conventions_of_psnr_are_three_numbers(pair):
+    prediction, truth = (clips.numpy() for clips in pair)
+    pooled = peak_signal_noise_ratio(truth, prediction)
+    clipwise = [peak_signal_noise_ratio(y, x) for x, y in zip(prediction, truth, strict=True)]
+    assert value(PooledPSNR(), pair) == pytest.approx(pooled)
+    assert value(ClipPSNR(), pair) == pytest.approx(np.mean(clipwise))
+    assert value(PooledPSNR(), pair) < value(ClipPSNR(), pair) < value(FramePSNR(), pair)
+
+
+def test_pooled_and_framewise_psnr_are_torchmetrics(pair):
+    prediction, truth = (clips.double().div(255).flatten(0, 1) for clips in pair)
+    for ours, dim in ((PooledPSNR(), None), (FramePSNR(), (1, 2, 3))):
+        oracle = PeakSignalNoiseRatio(data_range=1.0, dim=dim).set_dtype(torch.float64)
+        assert value(ours, pair) == pytest.approx(oracle(prediction, truth).item(), abs=1e-6)
+
+
+def test_moving_mnist_errors_are_summed_over_the_pixels_of_one_channel(pair):
+    grey = [clips[..., :1].repeat(1, 1, 1, 1, 3) for clips in pair]
+    x, y = (clip[..., 0].numpy() / 255.0 for clip in grey)
+    # OpenSTL: mean over batch and frames, then the sum over the rest.
+    assert value(SquaredError(), grey) == pytest.approx(np.mean((x - y) ** 2, axis=(0, 1)).sum())
+    assert value(AbsoluteError(), grey) == pytest.approx(np.mean(np.abs(x - y), axis=(0, 1)).sum())
