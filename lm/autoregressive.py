@@ -4,6 +4,7 @@ VideoGPT (Yan et al. 2021, arXiv 2104.10157); VideoPoet (Kondratyuk et al. 2023,
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,9 @@ class AutoregressivePrior(Configurable, nn.Module):
         text_window: Pieces of the longest prompt.
         levels: FSQ levels of the tokenizer; codes that share one then share a part of what is
             learnt about them (`CodeTable`).
+        tied: Read and predict codes by the same vectors.
+        places: "grid" gives video tokens their (t, h, w) as positions; "line" counts on from the
+            text as a language model does, which `lm.export` needs.
     """
 
     def __init__(
@@ -41,17 +45,22 @@ class AutoregressivePrior(Configurable, nn.Module):
         text_size: int = 320,
         text_window: int = 24,
         levels: list[int] | None = None,
+        tied: bool = False,
+        places: Literal["grid", "line"] = "grid",
     ) -> None:
         super().__init__()
         self.transformer = transformer
         self.vocabulary = Vocabulary(text_size, codebook_size)
         self.grid = (grid[0], grid[1], grid[2])
         self.text_window, self.prefix_length = text_window, text_window + 3
+        self.places: Literal["grid", "line"] = places
         width = transformer.width
+        # Vectors that also predict are as short as those of a head of their own.
+        std = width**-0.5 if tied else 0.5
         self.embedding = nn.Embedding(self.vocabulary.first_code, width)
-        nn.init.normal_(self.embedding.weight, std=0.5)
-        self.codes = CodeTable(codebook_size, width, 0.5, levels)
-        self.head = CodeTable(codebook_size, width, width**-0.5, levels)
+        nn.init.normal_(self.embedding.weight, std=std)
+        self.codes = CodeTable(codebook_size, width, std, levels)
+        self.head = None if tied else CodeTable(codebook_size, width, width**-0.5, levels)
 
     @property
     def num_tokens(self) -> int:
@@ -62,9 +71,9 @@ class AutoregressivePrior(Configurable, nn.Module):
         """Return the logits of each token given the text and the tokens before it."""
         codes = rearrange(tokens, "b t h w -> b (t h w)") + self.vocabulary.first_code
         ids = torch.cat([self._prefix(texts), codes[:, :-1]], dim=1)
-        x = F.embedding(ids, self._table())
-        states = self.transformer(x, self._positions(ids.shape[1]))
-        return F.linear(states[:, self.prefix_length - 1 :], self.head())
+        x = F.embedding(ids, self.table())
+        states = self.transformer(x, self._rotary_table(ids.shape[1]))
+        return F.linear(states[:, self.prefix_length - 1 :], self.output_table())
 
     def loss(
         self, tokens: Int[Tensor, "B t h w"], texts: Texts, drop: Tensor | None = None
@@ -122,12 +131,12 @@ class AutoregressivePrior(Configurable, nn.Module):
         if guided:
             bare = torch.cat([self._prefix([[] for _ in texts]), ids[:, self.prefix_length :]], 1)
             ids = torch.cat([ids, bare])
-        axes = self._positions(self.prefix_length + t * h * w)
-        table, head, place, drawn = self._table(), self.head(), 0, []
+        rotary = self._rotary_table(self.prefix_length + t * h * w)
+        table, head, place, drawn = self.table(), self.output_table(), 0, []
         x = F.embedding(ids, table)
-        cache = self.transformer.new_cache(len(ids), len(axes), x)
+        cache = self.transformer.new_cache(len(ids), rotary.shape[1], x)
         for step in range(todo):
-            states = self.transformer(x, axes[place : place + x.shape[1]], cache)
+            states = self.transformer(x, rotary[:, place : place + x.shape[1]], cache=cache)
             place += x.shape[1]
             logits = F.linear(states[:, -1], head).float()
             if guided:
@@ -140,14 +149,18 @@ class AutoregressivePrior(Configurable, nn.Module):
         flat = torch.cat([known, torch.stack(drawn, dim=1)], dim=1)
         return rearrange(flat, "b (t h w) -> b t h w", t=t, h=h)
 
-    def _table(self) -> Float[Tensor, "V D"]:
-        """Return one vector for each entry of the vocabulary."""
+    def table(self) -> Float[Tensor, "V D"]:
+        """Return the vector that stands for each entry of the vocabulary."""
         return torch.cat([self.embedding.weight, self.codes()])
+
+    def output_table(self) -> Float[Tensor, "K D"]:
+        """Return the vector whose product with a state is the logit of each code."""
+        return self.codes() if self.head is None else self.head()
 
     def _prefix(self, texts: Texts) -> Int[Tensor, "B P"]:
         ids = prefix(texts, self.vocabulary, self.text_window)
         return ids.to(self.embedding.weight.device)
 
-    def _positions(self, length: int) -> Int[Tensor, "N 3"]:
-        axes = positions(self.prefix_length, self.grid)[:length]
-        return axes.to(self.embedding.weight.device)
+    def _rotary_table(self, length: int) -> Float[Tensor, "two N head_dim"]:
+        axes = positions(self.prefix_length, self.grid, self.places)[:length]
+        return self.transformer.rotary_table(axes.to(self.embedding.weight.device))

@@ -6,7 +6,8 @@ Text fills a window of fixed length with <pad> behind it, so that a sample never
 prompts beside it.
 """
 
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -52,8 +53,15 @@ def prefix(texts: list[list[int]], vocabulary: Vocabulary, window: int) -> Int[T
     return torch.tensor(rows)
 
 
-def positions(prefix_length: int, grid: tuple[int, int, int]) -> Int[Tensor, "N 3"]:
-    """Return (t, h, w) of each position; the prefix has the same number on all axes."""
+def positions(
+    prefix_length: int, grid: tuple[int, int, int], places: Literal["grid", "line"] = "grid"
+) -> Int[Tensor, "N 3"]:
+    """Return (t, h, w) of each position.
+
+    The prefix has the same number on all axes; so have video tokens on a "line".
+    """
+    if places == "line":
+        return torch.arange(prefix_length + math.prod(grid))[:, None].expand(-1, 3)
     text = torch.arange(prefix_length)[:, None].expand(-1, 3)
     axes = torch.meshgrid(*(torch.arange(length) for length in grid), indexing="ij")
     return torch.cat([text, prefix_length + torch.stack(axes, dim=-1).flatten(0, 2)])

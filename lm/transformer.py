@@ -1,18 +1,25 @@
 """A decoder-only transformer: embeddings, positions and a mask to states.
 
-The Llama block: RMSNorm before, SwiGLU (Shazeer 2020, arXiv 2002.05202), rotary positions, and
-RMSNorm on queries and keys (Dehghani et al. 2023, arXiv 2302.05442).
+The Llama block: RMSNorm before, SwiGLU (Shazeer 2020, arXiv 2002.05202), rotary positions, grouped
+queries (Ainslie et al. 2023, arXiv 2305.13245), and RMSNorm on queries and keys (Dehghani et al.
+2023, arXiv 2302.05442).
 """
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask
+from torch.utils.checkpoint import checkpoint
 
 from layers.attention import attention
 from layers.configurable import Configurable
 from layers.norms import RMSNorm
 from layers.rope import rotary_table, rotate
+
+Mask = Bool[Tensor, "N N"] | BlockMask | None
+"""Who sees whom; None is the causal order."""
 
 
 class KVCache:
@@ -20,7 +27,7 @@ class KVCache:
 
     Args:
         depth: Layers.
-        shape: (batch, heads, longest sequence, head_dim).
+        shape: (batch, kv_heads, longest sequence, head_dim).
         like: A tensor of the right device and type.
     """
 
@@ -38,56 +45,72 @@ class KVCache:
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and normalised queries and keys."""
+    """Self-attention with rotary positions."""
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(
+        self, width: int, num_heads: int, num_kv_heads: int, qk_norm: bool, dropout: float
+    ) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_norm = RMSNorm(width // num_heads)
-        self.k_norm = RMSNorm(width // num_heads)
+        head_dim = width // num_heads
+        self.head_dim, self.heads = head_dim, [num_heads, num_kv_heads, num_kv_heads]
+        self.qkv = nn.Linear(width, sum(self.heads) * head_dim, bias=False)
+        self.q_norm = RMSNorm(head_dim) if qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(head_dim) if qk_norm else nn.Identity()
         self.out = nn.Linear(width, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.out.weight)
 
     def forward(
         self,
         x: Float[Tensor, "B N D"],
         table: Float[Tensor, "two N head_dim"],
+        mask: Mask,
         cache: KVCache | None,
         layer: int,
     ) -> Float[Tensor, "B N D"]:
-        heads = rearrange(self.qkv(x), "b n (k h d) -> k b h n d", k=3, h=self.num_heads)
-        q, k, v = heads.unbind()
+        heads = rearrange(self.qkv(x), "b n (h d) -> b h n d", d=self.head_dim)
+        q, k, v = heads.split(self.heads, dim=1)
         q, k = rotate(self.q_norm(q), table), rotate(self.k_norm(k), table)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         # One new position sees everything so far; several start from nothing.
-        y = attention(q, k, v.to(q.dtype), causal=x.shape[1] > 1)
-        return self.out(rearrange(y, "b h n d -> b n (h d)"))
+        causal = mask is None and x.shape[1] > 1
+        y = attention(q, k, v.to(q.dtype), causal=causal, mask=mask)
+        return self.dropout(self.out(rearrange(y, "b h n d -> b n (h d)")))
 
 
 class Block(nn.Module):
     """Pre-norm attention and SwiGLU."""
 
-    def __init__(self, width: int, num_heads: int, hidden: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        num_kv_heads: int,
+        hidden: int,
+        qk_norm: bool,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(width)
-        self.attention = Attention(width, num_heads)
+        self.attention = Attention(width, num_heads, num_kv_heads, qk_norm, dropout)
         self.mlp_norm = RMSNorm(width)
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.down.weight)
 
     def forward(
         self,
         x: Float[Tensor, "B N D"],
         table: Float[Tensor, "two N head_dim"],
+        mask: Mask,
         cache: KVCache | None,
         layer: int,
     ) -> Float[Tensor, "B N D"]:
-        x = x + self.attention(self.attention_norm(x), table, cache, layer)
+        x = x + self.attention(self.attention_norm(x), table, mask, cache, layer)
         gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
-        return x + self.down(F.silu(gate) * up)
+        return x + self.dropout(self.down(F.silu(gate) * up))
 
 
 class Transformer(Configurable, nn.Module):
@@ -99,6 +122,10 @@ class Transformer(Configurable, nn.Module):
         num_heads: Attention heads; `width / num_heads` must be even.
         mlp_ratio: Hidden width of SwiGLU over `width`, rounded up to a multiple of 32.
         rope_theta: Longest period of the rotary positions, over 2 pi.
+        num_kv_heads: Heads of keys and values, each shared by equally many queries; all by default.
+        qk_norm: Normalise queries and keys.
+        dropout: Share of what a branch adds that is left out in training.
+        checkpointing: Compute each block again for its gradient: less memory, a third more time.
     """
 
     def __init__(
@@ -108,39 +135,66 @@ class Transformer(Configurable, nn.Module):
         num_heads: int = 4,
         mlp_ratio: float = 8 / 3,
         rope_theta: float = 10_000.0,
+        num_kv_heads: int | None = None,
+        qk_norm: bool = True,
+        dropout: float = 0.0,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if width % (2 * num_heads):
             raise ValueError(
                 f"width is {width}, but {num_heads} heads with paired channels need a multiple of "
                 f"{2 * num_heads}"
             )
-        hidden = -(-int(width * mlp_ratio) // 32) * 32
-        self.width, self.depth, self.num_heads = width, depth, num_heads
+        if kv_heads < 1 or num_heads % kv_heads:
+            raise ValueError(
+                f"num_kv_heads is {kv_heads}, but must divide num_heads, which is {num_heads}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}, but must lie in [0, 1); 0 is off")
+        self.hidden = -(-int(width * mlp_ratio) // 32) * 32
+        self.width, self.depth, self.num_heads, self.num_kv_heads = (
+            width,
+            depth,
+            num_heads,
+            kv_heads,
+        )
         self.head_dim, self.rope_theta = width // num_heads, rope_theta
-        self.blocks = nn.ModuleList([Block(width, num_heads, hidden) for _ in range(depth)])
+        self.qk_norm, self.checkpointing = qk_norm, checkpointing
+        sizes = (width, num_heads, kv_heads, self.hidden, qk_norm, dropout)
+        self.blocks = nn.ModuleList([Block(*sizes) for _ in range(depth)])
         self.norm = RMSNorm(width)
 
     def forward(
         self,
         x: Float[Tensor, "B N D"],
-        positions: Int[Tensor, "N 3"],
+        table: Float[Tensor, "two N head_dim"],
+        mask: Mask = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B N D"]:
         """Return states.
 
         Args:
             x: Embeddings of the new positions.
-            positions: Their (t, h, w).
+            table: Their rows of `rotary_table`.
+            mask: True where a position may look; None is the causal order.
             cache: Earlier positions; extended by the new ones.
         """
-        table = rotary_table(positions, self.head_dim, self.rope_theta)
+        checkpointed = self.checkpointing and self.training and torch.is_grad_enabled()
         for layer, block in enumerate(self.blocks):
-            x = block(x, table, cache, layer)
+            if checkpointed:
+                x = checkpoint(block, x, table, mask, cache, layer, use_reentrant=False)
+            else:
+                x = block(x, table, mask, cache, layer)
         if cache is not None:
             cache.length += x.shape[1]
         return self.norm(x)
 
+    def rotary_table(self, positions: Int[Tensor, "N 3"]) -> Float[Tensor, "two N head_dim"]:
+        """Return the cosines and sines that `forward` takes, for positions (t, h, w)."""
+        return rotary_table(positions, self.head_dim, self.rope_theta)
+
     def new_cache(self, batch_size: int, length: int, like: Tensor) -> KVCache:
         """Return an empty cache for sequences of up to `length` positions."""
-        return KVCache(self.depth, (batch_size, self.num_heads, length, self.head_dim), like)
+        return KVCache(self.depth, (batch_size, self.num_kv_heads, length, self.head_dim), like)

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+import transformers
 
-transformers = pytest.importorskip("transformers")
-
-from evaluation.clip import CLIPFeatures, TextSimilarity, text_similarity  # noqa: E402
-from evaluation.perception import consistency  # noqa: E402
+from evaluation.clip import CLIPFeatures, TextSimilarity, text_similarity
+from evaluation.perception import consistency
 
 WORDS = ["red", "circle", "blue", "square"]
 

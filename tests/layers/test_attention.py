@@ -1,7 +1,12 @@
+import sys
+import types
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+import layers.attention
 from layers.attention import attention
 
 
@@ -23,3 +28,68 @@ def test_the_written_out_path_and_its_gradients_are_pytorchs(masking):
         torch.testing.assert_close(a, b)
     with torch.no_grad():
         torch.testing.assert_close(attention(q, k, v, causal=masking == "causal", mask=given), ours)
+
+
+def inputs(kv_heads=4):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, n, 40, 16, generator=generator) for n in (4, kv_heads, kv_heads))
+    return q, k, v
+
+
+def by_hand(q, k, v, mask):
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = torch.einsum("bhnd,bhmd->bhnm", q, k) / 4
+    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("trained", [False, True])
+def test_every_way_to_say_causal_gives_the_same(kv_heads, trained):
+    q, k, v = inputs(kv_heads)
+    q.requires_grad_(trained)
+    lower = torch.ones(40, 40, dtype=torch.bool).tril()
+    blocks = create_block_mask(lambda b, h, i, j: i >= j, None, None, 40, 40, device="cpu")
+    expected = by_hand(q, k, v, lower)
+    torch.testing.assert_close(attention(q, k, v, causal=True), expected)
+    torch.testing.assert_close(attention(q, k, v, mask=lower), expected)
+    torch.testing.assert_close(attention(q, k, v, mask=blocks), expected)
+    one = attention(q[:, :, 5:6], k[:, :, :6], v[:, :, :6])
+    torch.testing.assert_close(one, expected[:, :, 5:6])
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_a_block_mask_means_what_flex_attention_means():
+    q, k, v = inputs(2)
+    window = create_block_mask(
+        lambda b, h, i, j: i // 8 == j // 8, None, None, 40, 40, device="cpu"
+    )
+    theirs = flex_attention(q, k, v, block_mask=window, enable_gqa=True)
+    torch.testing.assert_close(attention(q, k, v, mask=window), theirs)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_flash_attn_is_called_as_its_manual_says(monkeypatch, causal):
+    """It takes B N heads head_dim, half precision and shared keys; here in PyTorch's words."""
+
+    def flash_attn_func(q, k, v, causal):
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=True)
+        return y.transpose(1, 2)
+
+    package = types.SimpleNamespace(flash_attn_func=flash_attn_func)
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    q, k, v = inputs(2)
+    torch.testing.assert_close(
+        layers.attention._flash(q, k, v, causal), attention(q, k, v, causal=causal)
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_every_kernel_gives_the_same():
+    q, k, v = (x.cuda().bfloat16() for x in inputs(2))
+    lower = torch.ones(40, 40, dtype=torch.bool).tril()
+    blocks = create_block_mask(lambda b, h, i, j: i >= j, None, None, 40, 40, device="cuda")
+    expected = by_hand(*inputs(2), lower)
+    for arguments in ({"causal": True}, {"mask": lower.cuda()}, {"mask": blocks}):
+        ours = attention(q, k, v, **arguments).float().cpu()
+        torch.testing.assert_close(ours, expected, atol=2e-2, rtol=2e-2)
