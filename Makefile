@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 OUT ?= runs/demo
 
-.PHONY: install demo test check soak
+.PHONY: install demo test check soak tokenizer-study
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -26,3 +26,7 @@ check: install
 # Long fault and memory tests.
 soak: install
 	$(BIN)/python -m pytest --quiet -m soak
+
+# make tokenizer-study [VIDEOS=folder]: which bottleneck and which network, in less than an hour.
+tokenizer-study: install
+	$(BIN)/python -m benchmarks.tokenizer_study $(if $(VIDEOS),--videos '$(VIDEOS)')
