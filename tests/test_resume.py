@@ -48,6 +48,7 @@ import os, signal, sys
 import train
 from training.checkpoints import Checkpoints
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 after_batch = Checkpoints.on_train_batch_end
 
 def press(self, trainer, pl_module, *arguments):

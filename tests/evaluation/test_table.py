@@ -43,6 +43,9 @@ values = [float(metric.compute()) for metric in metrics], list(usage.compute())
 rows = table.compute()
 if rank == 0:
     torch.save((rows, *values), f"{folder}/{world}.pt")
+if world > 1:
+    dist.barrier()  # a process that leaves early takes the other one down
+    dist.destroy_process_group()
 """
 
 
