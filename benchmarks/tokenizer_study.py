@@ -147,7 +147,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/tokenizer-study"))
     parser.add_argument("--videos", type=Path, help="folder of videos to learn as well")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--network-steps", type=int, default=100)
     args = parser.parse_args(arguments)
     rows, seconds = [], 0.0
