@@ -1,13 +1,18 @@
 """Videos of any size and length through the tokenizer, a few frames at a time."""
 
+from itertools import islice
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from data.video import to_model_range, to_uint8
+from data.video import iterate_frames, to_model_range, to_uint8
 from tokenizer import TiledTokenizer
 from tokenizer.codec import decode_file, encode_file, encode_video, reconstruct_video
 from tokenizer.token_file import TokenReader
+
+CLIPS = Path(__file__).parents[2].parent / "shared/clips"
 
 
 def video(num_frames: int, height: int, width: int) -> np.ndarray:
@@ -99,3 +104,16 @@ def test_no_more_than_a_few_frames_wait(tiny_tokenizer):
         assert len(taken) - shown <= 40
         shown += len(truth)
     assert shown == 100
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="real clips are not here")
+@pytest.mark.parametrize("name", ["torchcodec_nasa_13013", "mdn_stream_of_water"])
+def test_a_real_video_keeps_its_size_length_and_pictures(tiny_tokenizer, tmp_path, name):
+    frames = list(islice(iterate_frames(CLIPS / f"{name}.mp4"), 19))
+    info = encode_file(tiny_tokenizer, iter(frames), 25.0, tmp_path / "clip.tokens")
+    decoded = torch.cat(list(decode_file(tiny_tokenizer, TokenReader(tmp_path / "clip.tokens"))))
+    pairs = list(reconstruct_video(tiny_tokenizer, iter(frames)))
+    assert decoded.shape == (19, info.height, info.width, 3)
+    assert torch.equal(decoded, torch.cat([clip for _, clip in pairs]))
+    raw = 19 * info.height * info.width * 3
+    assert (tmp_path / "clip.tokens").stat().st_size < raw / 100

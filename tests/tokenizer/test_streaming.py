@@ -1,52 +1,88 @@
 """A stream, in chunks of any size, is one pass in little memory."""
 
-import math
 import subprocess
 import sys
 import weakref
+from itertools import product
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenizer import FSQ, LFQ, VQ, Tokenizer
 from tokenizer.streaming import StreamCache, regroup
 
 CHUNKS = [[1] * 17, [17], [16, 1], [2, 3, 5, 7], [3, 3, 3, 3, 3, 2], [1, 4, 12]]
 
 
-def near_a_boundary(latents: torch.Tensor, levels: list[int]) -> torch.Tensor:
-    """Where FSQ's rounding (arXiv 2309.15505, section 3) is within 1e-5 of going the other way."""
-    near = torch.zeros_like(latents[:, 0], dtype=torch.bool)
-    for level, z in zip(levels, latents.double().unbind(1), strict=True):
-        half = (level - 1) * (1 + 1e-3) / 2
-        offset = 0.0 if level % 2 else 0.5
-        bounded = torch.tanh(z + math.atanh(offset / half)) * half - offset
-        near |= ((bounded - bounded.floor()) - 0.5).abs() < 1e-5
+MODELS = {
+    "FSQ": (FSQ([8, 5, 5]), {}),
+    "LFQ, attention in space and time": (
+        LFQ(6),
+        {"channels": [16, 64], "spatial_attention": True, "temporal_window": 2},
+    ),
+    "VQ, full convolutions": (VQ(64, dim=4), {"factorized": False}),
+    "three levels, window of 3": (
+        FSQ([8, 5, 5]),
+        {
+            "patch": [1, 2],
+            "channels": [8, 16, 64],
+            "strides": [[2, 2], [2, 2]],
+            "temporal_window": 3,
+        },
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def tokenizer(request) -> Tokenizer:
+    """A small tokenizer of a kind, with every parameter away from its start."""
+    quantizer, options = MODELS[request.param]
+    options = {"channels": [16, 32], "strides": [[2, 2]], **options}
+    depths = [1] * len(options["channels"])
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(quantizer, **options, encoder_depths=depths, decoder_depths=depths)
+    for p in tokenizer.parameters():
+        p.data.add_(0.05 * torch.randn_like(p))
+    tokenizer.calibrate(torch.rand(2, 3, 5, 32, 32) * 2 - 1)
+    if isinstance(quantizer, VQ):
+        quantizer.codebook.normal_()
+    return tokenizer.eval()
+
+
+def near_a_boundary(tokenizer: Tokenizer, clip: torch.Tensor) -> torch.Tensor:
+    """Where moving every latent by 1e-5, up or down, can give another token."""
+    latents = tokenizer.encoder(clip)
+    tokens = tokenizer.quantizer(latents).tokens
+    near = torch.zeros_like(tokens, dtype=torch.bool)
+    for signs in product([-1e-5, 1e-5], repeat=latents.shape[1]):
+        moved = latents + torch.tensor(signs)[:, None, None, None]
+        near |= tokenizer.quantizer(moved).tokens != tokens
     return near
 
 
 @pytest.mark.parametrize("chunks", CHUNKS, ids=str)
-def test_latents_of_a_stream_equal_one_pass(tiny_tokenizer, clip, chunks):
+def test_latents_of_a_stream_equal_one_pass(tokenizer, clip, chunks):
     cache = StreamCache()
     pieces = regroup(clip.split(chunks, dim=2), 4, pad=False, max_frames=8)
-    latents = torch.cat([tiny_tokenizer.encoder(piece, cache) for piece in pieces], dim=2)
-    torch.testing.assert_close(latents, tiny_tokenizer.encoder(clip), atol=1e-5, rtol=0)
+    latents = torch.cat([tokenizer.encoder(piece, cache) for piece in pieces], dim=2)
+    torch.testing.assert_close(latents, tokenizer.encoder(clip), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("chunks", CHUNKS, ids=str)
-def test_tokens_of_a_stream_equal_one_pass(tiny_tokenizer, clip, chunks):
-    tokens = torch.cat(list(tiny_tokenizer.stream_encode(clip.split(chunks, dim=2))), dim=1)
-    flipped = tokens != tiny_tokenizer.encode(clip)
-    assert not (flipped & ~near_a_boundary(tiny_tokenizer.encoder(clip), [8, 5, 5])).any()
+def test_tokens_of_a_stream_equal_one_pass(tokenizer, clip, chunks):
+    tokens = torch.cat(list(tokenizer.stream_encode(clip.split(chunks, dim=2))), dim=1)
+    flipped = tokens != tokenizer.encode(clip)
+    assert not (flipped & ~near_a_boundary(tokenizer, clip)).any()
     assert flipped.sum() <= 1
 
 
 @pytest.mark.parametrize("chunks", [[1, 1, 1, 1, 1], [5], [2, 3], [1, 4]], ids=str)
-def test_frames_of_a_stream_equal_one_pass(tiny_tokenizer, clip, chunks):
-    tokens = tiny_tokenizer.encode(clip)
-    frames = torch.cat(list(tiny_tokenizer.stream_decode(tokens.split(chunks, dim=1))), dim=2)
-    torch.testing.assert_close(frames, tiny_tokenizer.decode(tokens), atol=1e-5, rtol=0)
+def test_frames_of_a_stream_equal_one_pass(tokenizer, clip, chunks):
+    tokens = tokenizer.encode(clip)
+    frames = torch.cat(list(tokenizer.stream_decode(tokens.split(chunks, dim=1))), dim=2)
+    torch.testing.assert_close(frames, tokenizer.decode(tokens), atol=1e-5, rtol=0)
 
 
 def test_a_stream_is_not_cut_off_by_its_batch(tiny_tokenizer):
@@ -70,6 +106,7 @@ def test_tokens_and_frames_come_as_soon_as_they_can(tiny_tokenizer, clip):
     assert progress == [(1, 1), (5, 4), (9, 4), (13, 4), (17, 4)]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 40), min_size=1, max_size=12),
     st.sampled_from([1, 2, 4, 8]),
@@ -146,15 +183,16 @@ def test_a_grid_that_changes_is_refused(tiny_tokenizer):
         list(tiny_tokenizer.stream_decode(iter([])))
 
 
-def test_the_cache_keeps_a_few_frames_whatever_the_length(tiny_tokenizer, clip):
+def test_the_cache_keeps_a_few_frames_whatever_the_length(tokenizer, clip):
     encoding, decoding, held = StreamCache(), StreamCache(), []
-    camera = (clip[:, :, :4] for _ in range(30))
+    camera = (clip[:, :, :4] for _ in range(9))
     for piece in regroup(camera, 4, pad=True, max_frames=8):
-        tiny_tokenizer.decode(tiny_tokenizer.encode(piece, encoding), decoding)
+        with torch.no_grad():
+            tokenizer.decode(tokenizer.encode(piece, encoding), decoding)
         states = [*encoding.values(), *decoding.values()]
         held.append(sum(state.untyped_storage().nbytes() for state in states))
         assert held[-1] == sum(state.nbytes for state in states)  # no view of a whole chunk
-    assert len(set(held[1:])) == 1
+    assert len(set(held[4:])) == 1
 
 
 def test_chunks_are_let_go(tiny_tokenizer, clip):
