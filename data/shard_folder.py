@@ -84,6 +84,14 @@ class ShardFolder(ClipSource):
     def __len__(self) -> int:
         return len(self._clips)
 
+    def length(self, index: int) -> int:
+        """Return how many frames a clip has."""
+        return self._clips[index].num_frames
+
+    def video(self, index: int) -> bytes:
+        """Return the whole video of a clip as it lies in its shard."""
+        return self._bytes(self._clips[index], "mp4")
+
     def place(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Place:
         clip = self._clips[index]
         if not 1 <= num_frames <= clip.num_frames:

@@ -26,7 +26,7 @@ from data.container import VideoError as VideoError
 from data.container import decoded_frames, describe, frame_rate, open_video
 
 # FFmpeg's faster rounding makes every picture a level darker, on the way in and on the way out.
-_SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 class VideoInfo(NamedTuple):
@@ -99,7 +99,7 @@ def pictures(
         if not height:  # a stream that changes size midway keeps the size it began with
             height, width = _scaled(frame.height, frame.width, size)
         picture = reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=_SCALING, threads=1
+            frame, width, height, "rgb24", interpolation=SCALING, threads=1
         ).to_ndarray()
         if size is not None:
             picture = picture[_centre(height, width, size)]
@@ -213,7 +213,7 @@ class VideoWriter:
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             self._encode(
                 self._reformatter.reformat(
-                    frame, format=self._pixel_format, interpolation=_SCALING, threads=1
+                    frame, format=self._pixel_format, interpolation=SCALING, threads=1
                 )
             )
 
