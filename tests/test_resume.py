@@ -32,6 +32,15 @@ def differences(a, b, place=""):
 
 
 COMMAND = [sys.executable, "train.py", "fit", "--config=configs/demo_tokenizer.yaml"]
+ADVERSARIAL = [sys.executable, "train.py", "fit", "--config=configs/gan_tokenizer.yaml"]
+ADVERSARIAL += [
+    "--model.init_args.adversary.start_step=1",
+    "--model.init_args.adversary.ramp_steps=4",
+    "--model.init_args.adversary.r1_weight=1",
+    "--model.init_args.adversary.r1_every=3",
+    "--model.init_args.adversary.discriminators=[{width: 8, norm: spectral}, "
+    "{temporal: true, width: 8}]",
+]
 
 
 INTERRUPTED = """
@@ -51,24 +60,25 @@ train.main(sys.argv[1:])
 """
 
 
-def interrupted(arguments):
+def interrupted(command, arguments):
     """Press Ctrl-C after step 5 of a training; return what it said."""
-    command = [sys.executable, "-c", INTERRUPTED, *COMMAND[2:], *arguments]
+    command = [sys.executable, "-c", INTERRUPTED, *command[2:], *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
 
-def test_ctrl_c_and_resume_change_nothing(small, tmp_path):
+@pytest.mark.parametrize("command", [COMMAND, ADVERSARIAL], ids=["plain", "adversarial"])
+def test_ctrl_c_and_resume_change_nothing(command, small, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     options = [*small, *OPTIONS, "--data.val_clips=2", "--trainer.logger=false"]
     options.append("--trainer.enable_progress_bar=false")  # its drawing uses Python's random state
     # In processes of their own: the type checks of the tests draw from Python's random state too.
-    straight = [*COMMAND, *options, f"--trainer.default_root_dir={whole}"]
+    straight = [*command, *options, f"--trainer.default_root_dir={whole}"]
     subprocess.run(straight, check=True, capture_output=True)
     options.append(f"--trainer.default_root_dir={broken}")
-    said = interrupted(options)
+    said = interrupted(command, options)
     assert checkpoint(broken)["state_dict"]["steps_done"] == 4
     assert "--ckpt_path last resumes there" in said
-    resume = [*COMMAND, *options, "--ckpt_path=last"]
+    resume = [*command, *options, "--ckpt_path=last"]
     subprocess.run(resume, check=True, capture_output=True)
     ends = checkpoint(whole), checkpoint(broken)
     assert ends[1]["state_dict"]["steps_done"] == STEPS

@@ -1,15 +1,20 @@
 """Training of a tokenizer: wiring and logs, no mathematics."""
 
+from functools import partial
+
 from einops import rearrange
-from jaxtyping import Float
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from data.datamodule import Batch
 from data.video import to_uint8
 from evaluation.codebook import CodebookUsage
 from evaluation.pixel import FramePSNR
-from tokenizer.losses import reconstruction_loss
+from layers.processes import all_rows
+from tokenizer.discriminator import Adversary
+from tokenizer.losses import balanced_loss, quantizer_weight, reconstruction_loss
 from tokenizer.model import Tokenizer
+from tokenizer.perceptual import LPIPS, Perceptual
 from tokenizer.quantizers import Quantizer
 from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
@@ -24,7 +29,13 @@ class TokenizerModule(TrainedModule):
         max_steps: Steps of the whole run.
         square_weight: Weight of the squared error beside the absolute one.
         recipe: How the network is optimised.
+        perceptual: The perceptual loss, off without its weights.
+        adversary: What the tokenizer is trained against, from some step on.
+        quantizer_anneal_steps: Steps over which the quantizer's loss falls from 3 times its weight.
     """
+
+    adversary: Adversary | None
+    lpips: LPIPS | None = None
 
     def __init__(
         self,
@@ -32,11 +43,15 @@ class TokenizerModule(TrainedModule):
         max_steps: int,
         square_weight: float = 1.0,
         recipe: Recipe = Recipe(),
+        perceptual: Perceptual = Perceptual(),
+        adversary: Adversary | None = None,
+        quantizer_anneal_steps: int = 0,
     ) -> None:
-        super().__init__(max_steps, recipe)
+        super().__init__(max_steps, recipe, adversary)
         self.save_hyperparameters()
         self.tokenizer = tokenizer
-        self.square_weight = square_weight
+        self.square_weight, self.perceptual = square_weight, perceptual
+        self.quantizer_anneal_steps = quantizer_anneal_steps
         self.track_average()
         self.val_psnr = FramePSNR()
         quantizer = tokenizer.quantizer
@@ -47,22 +62,52 @@ class TokenizerModule(TrainedModule):
     def network(self) -> Tokenizer:
         return self.tokenizer
 
+    def on_fit_start(self) -> None:
+        """Open the weights of the perceptual loss, or say that it is off."""
+        lpips = self.perceptual.load()
+        if lpips is None:
+            rank_zero_info("the perceptual loss is off: perceptual.vgg_file names no weights")
+        # Outside the module tree: not saved, not trained.
+        object.__setattr__(self, "lpips", lpips and lpips.to(self.device))
+
     def objective(self, batch: Batch) -> Objective:
         if not self.tokenizer.calibrated:
-            self.tokenizer.calibrate(self._of_all_processes(batch.clip))
+            self.tokenizer.calibrate(all_rows(batch.clip))
         clip, quantized = self.tokenizer(batch.clip)
-        loss = reconstruction_loss(clip, batch.clip, self.square_weight) + quantized.loss
-        logs = quantized.stats
+        logs = {**quantized.stats, "quantizer": quantized.loss.detach()}
         if quantized.tokens is not None:
             used = quantized.tokens.unique().numel()
-            logs = {**logs, "codes_used": loss.new_tensor(used / self.tokenizer.codebook_size)}
-        return Objective(loss, logs)
+            logs["codes_used"] = clip.new_tensor(used / self.tokenizer.codebook_size)
+        loss = self._distance(clip, batch.clip, logs)
+        reply = None
+        if self.adversary is not None and self.step >= self.adversary.start_step:
+            loss = self._against(self.adversary, loss, clip, logs)
+            reply = partial(self._reply_of, self.adversary, batch.clip, clip.detach())
+        loss = loss + quantizer_weight(self.step, self.quantizer_anneal_steps) * quantized.loss
+        return Objective(loss, logs, reply)
 
-    def _of_all_processes(self, clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B2 3 T H W"]:
-        """Return the whole batch, so that every process computes the same from it."""
-        gathered = self.all_gather(clip)
-        assert isinstance(gathered, Tensor)
-        return gathered.flatten(0, 1) if gathered.ndim > clip.ndim else gathered
+    def _distance(self, clip: Tensor, truth: Tensor, logs: dict[str, Tensor]) -> Tensor:
+        """Return what the clip lacks by comparison with the truth."""
+        loss = reconstruction_loss(clip, truth, self.square_weight)
+        logs["reconstruction"] = loss.detach()
+        if self.lpips is not None:
+            perceptual = self.lpips(clip, truth)
+            logs["perceptual"] = perceptual.detach()
+            loss = loss + self.perceptual.weight * perceptual
+        return loss
+
+    def _against(
+        self, adversary: Adversary, loss: Tensor, clip: Tensor, logs: dict[str, Tensor]
+    ) -> Tensor:
+        """Add the adversary's judgement of the clip to a loss."""
+        adversarial, weight = adversary.generator_loss(clip), adversary.weight_at(self.step)
+        trained = [p for p in self.tokenizer.decoder.parameters() if p.requires_grad and p.ndim > 1]
+        loss, adaptive = balanced_loss(loss, adversarial, clip, trained[-1], weight)
+        logs |= {"adversarial": adversarial.detach(), "adaptive_weight": adaptive}
+        return loss
+
+    def _reply_of(self, adversary: Adversary, real: Tensor, fake: Tensor) -> Objective:
+        return Objective(*adversary.loss(real, fake, self.step))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         with self.ema.applied(self.tokenizer), autocast(self.device):
@@ -83,4 +128,4 @@ class TokenizerModule(TrainedModule):
 
     def _log_pictures(self, truth: Tensor, clip: Tensor) -> None:
         rows = rearrange([truth, clip], "two b t h w c -> (b two) t h w c")
-        log_clips(self.loggers, "val/truth_above_reconstruction", rows, int(self.steps_done))
+        log_clips(self.loggers, "val/truth_above_reconstruction", rows, self.step)

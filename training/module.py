@@ -1,8 +1,8 @@
-"""What every Lightning module here shares: own step count, one optimizer, EMA, exact resume."""
+"""What every Lightning module here shares: own step count, optimizers, EMA, exact resume."""
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,17 +12,25 @@ import torch
 from jaxtyping import Float
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from training.adversary import adversary_optimizer, average_gradients, turn_of
 from training.ema import EMA
+from training.guard import FiniteGuard
 from training.optimizer import MuonAdamW, learning_rate_scale, split_parameters
 from training.precision import autocast
 
 
 class Objective(NamedTuple):
-    """What a step minimises, and what it logs beside it."""
+    """What a step minimises, and what it logs beside it.
+
+    `reply` computes what the adversary minimises against this very step; None where there is no
+    adversary, or not yet.
+    """
 
     loss: Float[Tensor, ""]
     logs: dict[str, Float[Tensor, ""]]
+    reply: "Callable[[], Objective] | None" = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class Recipe:
         clip_norm: Largest norm of the gradient.
         ema_decay: Decay of the averaged weights, which validation and export use.
         max_bad_steps: Steps with a non-finite gradient are skipped; so many in a row are an error.
+        adversary_learning_rate: Step of the adversary's AdamW, where there is an adversary.
     """
 
     learning_rate: float = 1e-3
@@ -48,10 +57,11 @@ class Recipe:
     clip_norm: float = 1.0
     ema_decay: float = 0.99
     max_bad_steps: int = 10
+    adversary_learning_rate: float = 2e-4
 
 
 class TrainedModule(lightning.LightningModule, ABC):
-    """A network, its objective and its optimizer.
+    """A network, its objective and its optimizer; beside them an adversary, where there is one.
 
     Lightning's `global_step` counts every optimizer and `max_steps` with it, so schedules and the
     end of the run follow `steps_done`, a buffer. A subclass names the network in `network` and
@@ -60,21 +70,33 @@ class TrainedModule(lightning.LightningModule, ABC):
     Args:
         max_steps: Steps of the whole run, over all interruptions.
         recipe: How the network is optimised.
+        adversary: What is trained against the network, after it in each step.
     """
 
     steps_done: Tensor
     automatic_optimization: bool
+    adversary: nn.Module | None
 
-    def __init__(self, max_steps: int, recipe: Recipe) -> None:
+    def __init__(self, max_steps: int, recipe: Recipe, adversary: nn.Module | None = None) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.max_steps, self.recipe, self.bad_steps = max_steps, recipe, 0
+        self.max_steps, self.recipe = max_steps, recipe
         self.register_buffer("steps_done", torch.tensor(0))
+        self.network_guard = FiniteGuard("network", recipe.max_bad_steps)
+        self.adversary = adversary
+        if adversary is not None:
+            adversary.requires_grad_(False)
+            self.adversary_guard = FiniteGuard("adversary", recipe.max_bad_steps)
 
     @property
     @abstractmethod
     def network(self) -> nn.Module:
         """The part that is trained and averaged."""
+
+    @property
+    def step(self) -> int:
+        """Steps done so far, over all interruptions."""
+        return int(self.steps_done)
 
     @abstractmethod
     def objective(self, batch: Any) -> Objective:
@@ -84,57 +106,78 @@ class TrainedModule(lightning.LightningModule, ABC):
         """Start the averaged weights; called at the end of a subclass's constructor."""
         self.ema = EMA(self.network, self.recipe.ema_decay)
 
-    def configure_optimizers(self) -> MuonAdamW:
+    def configure_optimizers(self) -> list[Optimizer]:
         matrices, rest = split_parameters(self.network)
-        return MuonAdamW(
+        network = MuonAdamW(
             matrices,
             rest,
             matrix_learning_rate=self.recipe.matrix_learning_rate,
             learning_rate=self.recipe.learning_rate,
             weight_decay=self.recipe.weight_decay,
         )
+        if self.adversary is None:
+            return [network]
+        rate = self.recipe.adversary_learning_rate
+        return [network, adversary_optimizer(self.adversary, rate)]
 
     def on_train_start(self) -> None:
         self._stop_at_the_end()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Do one step: loss, gradient, clipped update, averages, count."""
-        optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
-        step, recipe = int(self.steps_done), self.recipe
-        scale = learning_rate_scale(step, self.max_steps, recipe.warmup_steps, recipe.decay_share)
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * scale
+        """Do one step: loss, gradient, clipped update, the adversary's turn, averages, count."""
+        network_optimizer, *others = self._scheduled_optimizers()
         with autocast(self.device):
-            loss, logs = self.objective(batch)
-        optimizer.zero_grad()
+            loss, logs, reply = self.objective(batch)
+        network_optimizer.zero_grad()
         self.manual_backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_norm)
-        if self._finite(norm):
-            optimizer.step()
-        self.ema.update(self.network, step)
+        logs = {"loss": loss.detach(), **logs}
+        logs["gradient_norm"] = self._update(network_optimizer, self.network_guard)
+        logs["skipped_steps"] = self.network_guard.total.float()
+        if reply is not None:
+            logs |= self._reply(reply, *others)
+        self.ema.update(self.network, self.step)
         self.steps_done += 1
         self._stop_at_the_end()
-        shown = {f"train/{name}": value for name, value in {"loss": loss.detach(), **logs}.items()}
-        self.log_dict({**shown, "train/gradient_norm": norm}, prog_bar=False)
+        self.log_dict({f"train/{name}": value for name, value in logs.items()}, prog_bar=False)
         self.log("loss", loss.detach(), prog_bar=True, logger=False)
+
+    def _scheduled_optimizers(self) -> list[Any]:
+        """Return all optimizers, with the learning rates of this step."""
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        recipe = self.recipe
+        scale = learning_rate_scale(
+            self.step, self.max_steps, recipe.warmup_steps, recipe.decay_share
+        )
+        for group in [group for optimizer in optimizers for group in optimizer.param_groups]:
+            group["lr"] = group["base_lr"] * scale
+        return optimizers
+
+    def _reply(self, reply: Callable[[], Objective], optimizer: Any) -> dict[str, Tensor]:
+        """Do the adversary's part of a step."""
+        assert self.adversary is not None
+        with turn_of(self.adversary):
+            with autocast(self.device):
+                loss, logs, _ = reply()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            average_gradients(self.adversary)
+            norm = self._update(optimizer, self.adversary_guard)
+        skipped = self.adversary_guard.total.float()
+        logs = {"loss": loss.detach(), **logs, "gradient_norm": norm, "skipped_steps": skipped}
+        return {f"adversary_{name}": value for name, value in logs.items()}
+
+    def _update(self, optimizer: Any, guard: FiniteGuard) -> Float[Tensor, ""]:
+        """Clip the gradient and apply it if it is finite; return its norm."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm)
+        if guard.admits(norm, self.step):
+            optimizer.step()
+        return norm
 
     def _stop_at_the_end(self) -> None:
         if self.steps_done >= self.max_steps:
             self.trainer.should_stop = True
-
-    def _finite(self, norm: Tensor) -> bool:
-        if bool(norm.isfinite()):
-            self.bad_steps = 0
-            return True
-        self.bad_steps += 1
-        rank_zero_warn(f"step {int(self.steps_done)}: the gradient is not finite; step skipped")
-        if self.bad_steps >= self.recipe.max_bad_steps:
-            raise RuntimeError(
-                f"{self.bad_steps} steps in a row had a gradient that is not finite; "
-                "lower the learning rate or look at the data"
-            )
-        return False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep every random state: a resumed run equals one that never stopped."""

@@ -1,0 +1,104 @@
+"""What a step of a tokenizer's training minimises: each loss once, none forgotten."""
+
+import pytest
+import torch
+
+from data.datamodule import Batch
+from tokenizer import FSQ, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
+from tokenizer.lightning_module import LPIPS
+from tokenizer.losses import reconstruction_loss
+
+pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+
+
+class CostlyFSQ(FSQ):
+    """FSQ with a loss of its own."""
+
+    def forward(self, latents):
+        return super().forward(latents)._replace(loss=latents.square().mean())
+
+
+def module(**arguments):
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(
+        CostlyFSQ([8, 5, 5]), channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1]
+    )
+    for p in tokenizer.parameters():
+        p.data.add_(0.05 * torch.randn_like(p))
+    return TokenizerModule(tokenizer, 100, square_weight=2.0, **arguments)
+
+
+def adversary(**arguments):
+    judges = [PatchDiscriminator(width=8, depth=2), PatchDiscriminator(True, width=8, depth=2)]
+    return Adversary(judges, **{"start_step": 10, "ramp_steps": 4, **arguments})
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    return Batch(torch.rand(2, 3, 5, 16, 16, generator=generator) * 2 - 1, ["", ""])
+
+
+def gradients(loss, network):
+    return torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+
+
+@pytest.mark.parametrize("perceptual", [False, True])
+@pytest.mark.parametrize("step", [0, 9, 10, 11, 40])
+def test_each_loss_counts_once_and_none_is_forgotten(step, perceptual, batch):
+    one = module(adversary=adversary(), quantizer_anneal_steps=20)
+    assert one.adversary is not None
+    if perceptual:
+        object.__setattr__(one, "lpips", LPIPS())
+    one.tokenizer.calibrate(batch.clip)
+    one.steps_done.fill_(step)
+    result = one.tokenizer(batch.clip)
+    near = reconstruction_loss(result.clip, batch.clip, 2.0)
+    if one.lpips is not None:
+        near = near + one.lpips(result.clip, batch.clip)
+    quantizer = {0: 3.0, 9: 2.1, 10: 2.0, 11: 1.9, 40: 1.0}[step] * result.quantizer_loss
+    share = {0: 0.0, 9: 0.0, 10: 0.05, 11: 0.1, 40: 0.2}[step]
+    fooled = one.adversary.generator_loss(result.clip)
+    last = one.tokenizer.decoder.conv_out.weight
+    pull, push = (torch.autograd.grad(x, last, retain_graph=True)[0] for x in (near, fooled))
+    expected = near + share * pull.norm() / (push.norm() + 1e-4) * fooled + quantizer
+    loss = one.objective(batch).loss
+    torch.testing.assert_close(loss, expected)
+    slow, fast = (gradients(x, one.tokenizer) for x in (expected, loss))
+    for a, b in zip(slow, fast, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_the_adversary_is_not_even_asked_before_its_start(batch):
+    one = module(adversary=adversary())
+    calls = []
+    assert one.adversary is not None
+    for judge in one.adversary.discriminators:
+        judge.register_forward_hook(lambda *_: calls.append(1))
+    one.steps_done.fill_(9)
+    objective = one.objective(batch)
+    assert (calls, objective.reply) == ([], None)
+    assert "adaptive_weight" not in objective.logs
+    one.steps_done.fill_(10)
+    objective = one.objective(batch)
+    assert len(calls) == 2
+    assert objective.reply is not None
+    objective.reply()
+    assert len(calls) == 4
+
+
+def test_without_weights_the_perceptual_loss_is_off_and_says_so_once(caplog):
+    one = module()
+    with caplog.at_level("INFO"):
+        one.on_fit_start()
+    assert one.lpips is None
+    assert caplog.text.count("perceptual loss is off") == 1
+
+
+def test_the_perceptual_network_is_neither_saved_nor_trained(batch):
+    one = module()
+    object.__setattr__(one, "lpips", LPIPS())
+    assert not any("lpips" in name for name in one.state_dict())
+    one.objective(batch).loss.backward()
+    assert one.lpips is not None
+    assert all(p.grad is None for p in one.lpips.parameters())

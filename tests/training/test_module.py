@@ -1,0 +1,192 @@
+"""Two players, one step count: what a step does to the network and to its adversary."""
+
+import warnings
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from training.ema import EMA
+from training.module import Objective, Recipe, TrainedModule
+from training.optimizer import learning_rate_scale
+from training.precision import autocast
+
+STEPS, START = 8, 3
+RECIPE = Recipe(warmup_steps=4, decay_share=0.5, max_bad_steps=3, adversary_learning_rate=0.01)
+
+
+class Duel(TrainedModule):
+    """A generator of points, judged by a plane; what a step sees is drawn from its number."""
+
+    def __init__(self, adversary=True, broken=()):
+        judge = nn.Linear(4, 1) if adversary else None
+        super().__init__(STEPS, RECIPE, judge)
+        self.generator = nn.Linear(4, 4)
+        self.broken, self.seen, self.snapshots = broken, [], []
+        self.track_average()
+
+    @property
+    def network(self):
+        return self.generator
+
+    def objective(self, batch):
+        self.seen.append(self.step)
+        self.snapshots.append(snapshot(self))
+        noise = torch.randn(16, 4, generator=torch.Generator().manual_seed(self.step))
+        fake = self.generator(noise)
+        loss = fake.square().mean() * self.factor("network")
+        if self.adversary is None or self.step < START:
+            return Objective(loss, {})
+        judged = loss - self.adversary(fake).mean()
+        return Objective(judged, {}, lambda: self.answer(noise, fake.detach()))
+
+    def answer(self, real, fake):
+        assert self.adversary is not None
+        loss = (self.adversary(fake) - self.adversary(real)).mean()
+        return Objective(loss * self.factor("adversary"), {})
+
+    def factor(self, player):
+        return float("nan") if (player, self.step) in self.broken else 1.0
+
+
+def snapshot(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+class StopAfter(lightning.Callback):
+    def __init__(self, last):
+        self.last = last
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        trainer.should_stop |= pl_module.step == self.last
+
+
+def trained(module, root, *, ckpt_path=None, last=STEPS):
+    torch.manual_seed(0)
+    for layer in (module.generator, *([module.adversary] if module.adversary else [])):
+        layer.reset_parameters()
+    module.track_average()
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        callbacks=[StopAfter(last)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=root,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loader = DataLoader(torch.zeros(100, 1), batch_size=1)  # type: ignore[arg-type]
+        trainer.fit(module, loader, ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+def by_hand():
+    """The same duel in a plain loop with PyTorch's AdamW; return the adversary at its end."""
+    torch.manual_seed(0)
+    generator, judge = nn.Linear(4, 4), nn.Linear(4, 1)
+    settings = {"weight_decay": 0.0}
+    first = torch.optim.AdamW(generator.parameters(), lr=1e-3, betas=(0.9, 0.95), **settings)
+    second = torch.optim.AdamW(judge.parameters(), lr=0.01, betas=(0.5, 0.9), **settings)
+    for step in range(STEPS):
+        scale = learning_rate_scale(step, STEPS, RECIPE.warmup_steps, RECIPE.decay_share)
+        noise = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        with autocast(noise.device):
+            fake = generator(noise)
+            loss = fake.square().mean() - (judge(fake).mean() if step >= START else 0)
+        minimise(loss, generator, first, 1e-3 * scale)
+        if step >= START:
+            with autocast(noise.device):
+                loss = (judge(fake.detach()) - judge(noise)).mean()
+            minimise(loss, judge, second, 0.01 * scale)
+    return generator, judge
+
+
+def minimise(loss, player, optimizer, rate):
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad()
+    gradients = torch.autograd.grad(loss, list(player.parameters()))
+    norm = torch.cat([g.flatten() for g in gradients]).norm()
+    for p, gradient in zip(player.parameters(), gradients, strict=True):
+        p.grad = gradient * min(1.0, 1 / norm.item())
+    optimizer.step()
+
+
+def test_both_players_end_where_a_plain_loop_takes_them(tmp_path):
+    module = Duel()
+    trained(module, tmp_path)
+    for ours, theirs in zip((module.generator, module.adversary), by_hand(), strict=True):
+        assert ours is not None
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_a_step_counts_once_however_many_optimizers_there_are(tmp_path):
+    module = Duel()
+    trainer = trained(module, tmp_path)
+    assert module.seen == list(range(STEPS))
+    assert trainer.global_step == STEPS + (STEPS - START)  # Lightning's, which nothing here uses
+
+
+def test_the_adversary_steps_once_an_update_and_not_before_its_start(tmp_path):
+    module = Duel()
+    trainer = trained(module, tmp_path)
+    first, second = trainer.optimizers
+    assert {state["step"].item() for state in first.state.values()} == {STEPS}
+    assert {state["step"].item() for state in second.state.values()} == {STEPS - START}
+
+
+def test_the_networks_loss_leaves_no_gradient_in_the_adversary():
+    module = Duel()
+    module.steps_done.fill_(START)
+    module.objective(None).loss.backward()
+    assert module.adversary is not None
+    assert all(p.grad is None for p in module.adversary.parameters())
+    assert all(p.grad is not None for p in module.generator.parameters())
+
+
+@pytest.mark.parametrize(("player", "other"), [("network", "adversary"), ("adversary", "network")])
+def test_a_step_that_is_not_finite_is_skipped_for_its_player_alone(player, other, tmp_path):
+    module = Duel(broken=[(player, 5)])
+    trained(module, tmp_path)
+    names = {"network": "generator.weight", "adversary": "adversary.weight"}
+    before, after = module.snapshots[5], module.snapshots[6]
+    assert torch.equal(before[names[player]], after[names[player]])
+    assert not torch.equal(before[names[other]], after[names[other]])
+    assert not torch.equal(after[names[player]], module.state_dict()[names[player]])
+    assert module.state_dict()[f"{player}_guard.total"] == 1
+    assert module.state_dict()[f"{other}_guard.total"] == 0
+
+
+@pytest.mark.parametrize("player", ["network", "adversary"])
+def test_many_such_steps_in_a_row_are_an_error(player, tmp_path):
+    module = Duel(broken=[(player, step) for step in (4, 5, 6)])
+    with pytest.raises(RuntimeError, match=f"3 steps in a row.*{player}"):
+        trained(module, tmp_path)
+    scattered = Duel(broken=[(player, step) for step in (3, 4, 6, 7)])
+    trained(scattered, tmp_path)
+    assert scattered.state_dict()[f"{player}_guard.total"] == 4
+
+
+def test_a_resumed_duel_equals_one_that_never_stopped(tmp_path):
+    whole, first, second = (Duel(broken=[("adversary", 4)]) for _ in range(3))
+    trained(whole, tmp_path)
+    trained(first, tmp_path, last=6).save_checkpoint(tmp_path / "half.ckpt")
+    trained(second, tmp_path, ckpt_path=tmp_path / "half.ckpt")
+    assert (first.seen, second.seen) == (list(range(6)), [6, 7])
+    ends = whole.state_dict(), second.state_dict()
+    assert {name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])} == set()
+
+
+def test_averages_that_a_resume_loses_would_be_seen(tmp_path):
+    module = Duel(adversary=False)
+    trained(module, tmp_path)
+    kept = module.state_dict()
+    fresh = EMA(module.generator).state_dict()
+    assert {f"ema.{name}" for name in fresh} <= kept.keys()
+    assert all(not torch.equal(kept[f"ema.{name}"], value) for name, value in fresh.items())
