@@ -1,6 +1,8 @@
 """Training of a tokenizer: wiring and logs, no mathematics."""
 
 from functools import partial
+from pathlib import Path
+from typing import Literal
 
 from einops import rearrange
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,6 +18,8 @@ from tokenizer.losses import balanced_loss, quantizer_weight, reconstruction_los
 from tokenizer.model import Tokenizer
 from tokenizer.perceptual import LPIPS, Perceptual
 from tokenizer.quantizers import Quantizer
+from tokenizer.stages import freeze, start
+from training.ema import EMA
 from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
 from training.precision import autocast
@@ -32,6 +36,10 @@ class TokenizerModule(TrainedModule):
         perceptual: The perceptual loss, off without its weights.
         adversary: What the tokenizer is trained against, from some step on.
         quantizer_anneal_steps: Steps over which the quantizer's loss falls from 3 times its weight.
+        start_from: Model folder whose tokenizer a new run starts from; that of an image tokenizer
+            is inflated.
+        trained: Which part learns. `decoder` is a second stage, at higher resolution for example:
+            the tokens stay what they are. `temporal` is what inflation adds to an image tokenizer.
     """
 
     adversary: Adversary | None
@@ -46,24 +54,45 @@ class TokenizerModule(TrainedModule):
         perceptual: Perceptual = Perceptual(),
         adversary: Adversary | None = None,
         quantizer_anneal_steps: int = 0,
+        start_from: str | None = None,
+        trained: Literal["all", "decoder", "temporal"] = "all",
     ) -> None:
         super().__init__(max_steps, recipe, adversary)
         self.save_hyperparameters()
+        if trained != "all" and start_from is None:
+            raise ValueError(
+                f"trained is {trained}, so the rest must come from somewhere; set start_from to "
+                "the model folder of a trained tokenizer"
+            )
         self.tokenizer = tokenizer
         self.square_weight, self.perceptual = square_weight, perceptual
         self.quantizer_anneal_steps = quantizer_anneal_steps
+        self.start_from, self.trained = start_from, trained
+        freeze(tokenizer, trained)
         self.track_average()
         self.val_psnr = FramePSNR()
         quantizer = tokenizer.quantizer
         discrete = isinstance(quantizer, Quantizer)
         self.val_codes = CodebookUsage(quantizer.codebook_size) if discrete else None
+        self.train()
 
     @property
     def network(self) -> Tokenizer:
         return self.tokenizer
 
+    def train(self, mode: bool = True) -> "TokenizerModule":
+        """Set the mode; what decides the tokens stays in eval mode where they must not change."""
+        super().train(mode)
+        if self.trained == "decoder":
+            self.tokenizer.encoder.eval()
+            self.tokenizer.quantizer.eval()
+        return self
+
     def on_fit_start(self) -> None:
-        """Open the weights of the perceptual loss, or say that it is off."""
+        """Give a new run the weights it starts from; open those of the perceptual loss."""
+        if self.start_from is not None and self.step == 0:
+            start(self.tokenizer, Path(self.start_from))
+            self.ema.load_state_dict(EMA(self.tokenizer).state_dict())
         lpips = self.perceptual.load()
         if lpips is None:
             rank_zero_info("the perceptual loss is off: perceptual.vgg_file names no weights")

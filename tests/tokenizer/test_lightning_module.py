@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of
 class CostlyFSQ(FSQ):
     """FSQ with a loss of its own."""
 
-    def forward(self, latents):
-        return super().forward(latents)._replace(loss=latents.square().mean())
+    def apply_to(self, latents):
+        return super().apply_to(latents)._replace(loss=latents.square().mean())
 
 
 def module(**arguments):
@@ -56,7 +56,7 @@ def test_each_loss_counts_once_and_none_is_forgotten(step, perceptual, batch):
     near = reconstruction_loss(result.clip, batch.clip, 2.0)
     if one.lpips is not None:
         near = near + one.lpips(result.clip, batch.clip)
-    quantizer = {0: 3.0, 9: 2.1, 10: 2.0, 11: 1.9, 40: 1.0}[step] * result.quantizer_loss
+    quantizer = {0: 3.0, 9: 2.1, 10: 2.0, 11: 1.9, 40: 1.0}[step] * result.quantized.loss
     share = {0: 0.0, 9: 0.0, 10: 0.05, 11: 0.1, 40: 0.2}[step]
     fooled = one.adversary.generator_loss(result.clip)
     last = one.tokenizer.decoder.conv_out.weight

@@ -1,0 +1,148 @@
+"""A second stage starts from a trained tokenizer and leaves alone what it must not change."""
+
+import warnings
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from data.datamodule import Batch
+from pipeline import VideoPipeline
+from tokenizer import FSQ, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
+from tokenizer.inflation import image_counterpart, spatial_parameters
+
+pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+
+
+class RestlessFSQ(FSQ):
+    """Like a codebook that follows its latents: in training mode its state moves."""
+
+    moved: torch.Tensor
+
+    def __init__(self, levels: list[int]) -> None:
+        super().__init__(levels)
+        self.register_buffer("moved", torch.tensor(0))
+
+    def apply_to(self, latents):
+        self.moved += int(self.training)
+        return super().apply_to(latents)
+
+
+def tokenizer(**arguments):
+    torch.manual_seed(0)
+    return Tokenizer(
+        RestlessFSQ([8, 5, 5]),
+        channels=[16, 32],
+        encoder_depths=[1, 1],
+        decoder_depths=[1, 1],
+        **arguments,
+    )
+
+
+def saved(one, folder):
+    with torch.no_grad():
+        for p in one.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    one.calibrate(torch.rand(4, 3, 1, 32, 32) * 2 - 1)
+    VideoPipeline(one, size=32, fps=8.0).save_pretrained(folder)
+    return one
+
+
+def second_stage(folder, trained="decoder", **arguments):
+    judges = [PatchDiscriminator(width=8, depth=2)]
+    return TokenizerModule(
+        tokenizer(),
+        6,
+        adversary=Adversary(judges, start_step=2, ramp_steps=2),
+        start_from=str(folder),
+        trained=trained,
+        **arguments,
+    )
+
+
+def fit(module, root, **arguments):
+    clips = torch.rand(12, 3, 5, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    loader = DataLoader([Batch(clip[None], [""]) for clip in clips], batch_size=None)  # type: ignore[arg-type]
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        val_check_interval=2,
+        num_sanity_val_steps=0,
+        default_root_dir=root,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, loader, loader, **arguments)
+    return trainer
+
+
+def test_a_second_stage_moves_the_decoder_and_no_token(tmp_path):
+    first = saved(tokenizer(), tmp_path / "first")
+    module = second_stage(tmp_path / "first")
+    fit(module, tmp_path)
+    second = module.tokenizer
+    assert module.step == 6
+    assert second.fingerprint() == first.fingerprint()
+    assert second.quantizer.moved == first.quantizer.moved
+    with module.ema.applied(second):
+        assert second.fingerprint() == first.fingerprint()
+        assert not torch.equal(second.decoder.conv_in.weight, first.decoder.conv_in.weight)
+    clip = torch.rand(1, 3, 5, 64, 64) * 2 - 1
+    assert torch.equal(second.eval().encode(clip), first.eval().encode(clip))
+    assert not torch.equal(second.decoder.conv_in.weight, first.decoder.conv_in.weight)
+    assert not [name for name in module.ema.names if not name.startswith("decoder")]
+
+
+def test_the_encoder_stays_in_eval_mode_when_all_else_trains(tmp_path):
+    module = second_stage(saved(tokenizer(), tmp_path) and tmp_path).train()
+    frozen = (module.tokenizer.encoder, module.tokenizer.quantizer)
+    assert not any(part.training for half in frozen for part in half.modules())
+    assert all(part.training for part in module.tokenizer.decoder.modules())
+
+
+def test_without_a_second_stage_the_codebook_moves(tmp_path):
+    first = saved(tokenizer(), tmp_path / "first")
+    module = second_stage(tmp_path / "first", trained="all")
+    fit(module, tmp_path)
+    assert module.tokenizer.fingerprint() != first.fingerprint()
+
+
+def test_a_resumed_stage_needs_its_start_no_more(tmp_path):
+    first = saved(tokenizer(), tmp_path / "first")
+    module = second_stage(tmp_path / "first")
+    fit(module, tmp_path).save_checkpoint(tmp_path / "last.ckpt")
+    again = second_stage(tmp_path / "gone")
+    again.max_steps = 7
+    fit(again, tmp_path, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    assert again.step == 7
+    assert again.tokenizer.fingerprint() == first.fingerprint()
+
+
+def test_an_image_tokenizer_is_inflated_and_only_its_time_may_learn(tmp_path):
+    image = saved(image_counterpart(tokenizer()), tmp_path / "image")
+    module = second_stage(tmp_path / "image", trained="temporal")
+    fit(module, tmp_path)
+    video, names = module.tokenizer, spatial_parameters(module.tokenizer)
+    for name, p in image.named_parameters():
+        if name in names:
+            assert torch.equal(p, video.get_parameter(name)), name
+    past = [p for p in video.parameters() if p.ndim == 5 and p.shape[2] > 1]
+    assert all(bool(kernel[:, :, 0].any()) for kernel in past)
+
+
+def test_a_stage_says_what_it_lacks(tmp_path):
+    with pytest.raises(ValueError, match="set start_from"):
+        TokenizerModule(tokenizer(), 6, trained="decoder")
+    with pytest.raises(ValueError, match="no model folder"):
+        fit(second_stage(tmp_path), tmp_path)
+    VideoPipeline(tokenizer(), size=32, fps=8.0).save_pretrained(tmp_path / "fresh")
+    with pytest.raises(ValueError, match="never trained"):
+        fit(second_stage(tmp_path / "fresh"), tmp_path)
+    saved(tokenizer(factorized=False), tmp_path / "other")
+    with pytest.raises(ValueError, match="does not fit"):
+        fit(second_stage(tmp_path / "other"), tmp_path)

@@ -1,0 +1,41 @@
+"""Training in stages: weights to start from, and parts that keep them."""
+
+from pathlib import Path
+from typing import Literal
+
+from layers.configurable import build
+from layers.storage import load_module, read_manifest
+from tokenizer.inflation import inflate, spatial_parameters
+from tokenizer.model import Tokenizer
+
+
+def freeze(tokenizer: Tokenizer, trained: Literal["all", "decoder", "temporal"]) -> None:
+    """Take the gradient from all parameters but those of the trained part."""
+    if trained == "decoder":
+        tokenizer.encoder.requires_grad_(False)
+        tokenizer.quantizer.requires_grad_(False)
+    elif trained == "temporal":
+        for name in spatial_parameters(tokenizer):
+            tokenizer.get_parameter(name).requires_grad_(False)
+
+
+def start(tokenizer: Tokenizer, folder: Path) -> None:
+    """Load the weights of a model folder; inflate them where they are an image tokenizer's.
+
+    Raises:
+        ValueError: The folder is damaged or holds another kind of tokenizer.
+    """
+    read_manifest(folder)
+    source: Tokenizer = load_module(folder / "tokenizer")
+    if not source.calibrated:
+        raise ValueError(f"the tokenizer in {folder} was never trained; give one that was")
+    if source.temporal_stride == 1 < tokenizer.temporal_stride:
+        image, source = source, build(tokenizer.config)
+        inflate(image, source)
+    try:
+        tokenizer.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            f"the tokenizer in {folder} does not fit this one: {error}; use its arguments, which "
+            f"{folder}/tokenizer/config.json holds"
+        ) from error
