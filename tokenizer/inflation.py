@@ -25,8 +25,11 @@ def image_counterpart(video: Tokenizer) -> Tokenizer:
     """Build the image tokenizer that can be inflated to a video tokenizer, with fresh weights."""
     config = copy.deepcopy(video.config)
     strides = [block.stride for block in video.encoder.blocks if isinstance(block, Downsample)]
-    config["arguments"]["patch"] = [1, video.encoder.stem.spatial]
-    config["arguments"]["strides"] = [[1, space] for _, space in strides]
+    config["arguments"] |= {
+        "patch": [1, video.encoder.stem.spatial],
+        "strides": [[1, space] for _, space in strides],
+        "temporal_window": 0,
+    }
     return build(config)
 
 
@@ -174,6 +177,6 @@ def _equal_on_a_still_clip(image: Tokenizer, video: Tokenizer) -> bool:
     frame = torch.rand(1, 3, 1, side, side, generator=generator) * 2 - 1
     ours = image.encoder(frame)
     theirs = video.encoder(frame.expand(-1, -1, video.num_frames(2), -1, -1))
-    latents = ours.tanh()
-    pixels = image.decoder(latents), video.decoder(latents.expand_as(theirs))
+    latents = ours.tanh()[:, : image.quantizer.dim]
+    pixels = image.decoder(latents), video.decoder(latents.expand(-1, -1, 2, -1, -1))
     return all(torch.allclose(a.expand_as(b), b, atol=1e-3) for a, b in ((ours, theirs), pixels))

@@ -9,7 +9,9 @@ from tokenizer import FSQ, Tokenizer
 from tokenizer.inflation import image_counterpart, inflate, spatial_parameters
 
 
-def video_tokenizer(patch=(2, 4), strides=((2, 2),), channels=(16, 32), factorized=True):
+def video_tokenizer(
+    patch=(2, 4), strides=((2, 2),), channels=(16, 32), factorized=True, **arguments
+):
     return Tokenizer(
         FSQ([8, 5, 5]),
         patch=list(patch),
@@ -18,6 +20,7 @@ def video_tokenizer(patch=(2, 4), strides=((2, 2),), channels=(16, 32), factoriz
         encoder_depths=[1] * len(channels),
         decoder_depths=[1] * len(channels),
         factorized=factorized,
+        **arguments,
     )
 
 
@@ -37,6 +40,8 @@ ARCHITECTURES = {
     "both, full kernels": {"factorized": False},
     "one width": {"channels": (16, 16)},
     "time alone": {"strides": ((2, 1),), "channels": (16, 16)},
+    "pixels unshuffled": {"wavelet": False},
+    "attention": {"channels": (16, 64), "spatial_attention": True, "temporal_window": 3},
 }
 
 

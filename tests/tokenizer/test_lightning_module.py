@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of
 class CostlyFSQ(FSQ):
     """FSQ with a loss of its own."""
 
-    def forward(self, latents):
-        return super().forward(latents)._replace(loss=latents.square().mean())
+    def apply_to(self, latents):
+        return super().apply_to(latents)._replace(loss=latents.square().mean())
 
 
 def module(**arguments):

@@ -24,9 +24,9 @@ class RestlessFSQ(FSQ):
         super().__init__(levels)
         self.register_buffer("moved", torch.tensor(0))
 
-    def forward(self, latents):
+    def apply_to(self, latents):
         self.moved += int(self.training)
-        return super().forward(latents)
+        return super().apply_to(latents)
 
 
 def tokenizer(**arguments):
