@@ -124,14 +124,19 @@ def show_stages(name: str, clip: Tensor, console: Console) -> None:
     console.print(table)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=NAMES, choices=[*PRESETS, EMU3])
     parser.add_argument("--size", type=int, nargs=3, default=(17, 128, 128), metavar="T H W")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    args = parser().parse_args(arguments)
     console, size = Console(), tuple(args.size)
     clip = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for name in args.models:

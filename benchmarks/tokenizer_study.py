@@ -142,14 +142,19 @@ def markdown(rows: list[dict[str, Any]], facts: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/tokenizer-study"))
     parser.add_argument("--videos", type=Path, help="folder of videos to learn as well")
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--network-steps", type=int, default=100)
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    args = parser().parse_args(arguments)
     rows, seconds = [], 0.0
     for run in runs(args.videos, args.steps, args.network_steps):
         root = args.out / run.name

@@ -1,5 +1,6 @@
 """Every command and every line of Python in the README is real."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -42,6 +43,8 @@ def test_a_command_parses(command, monkeypatch):
         monkeypatch.setattr(train.CLI, "instantiate_classes", stop)
         with pytest.raises(Parsed):
             train.main()
+    elif script == "-m":
+        importlib.import_module(arguments[0]).parser().parse_args(arguments[1:])
     else:
         {"sample.py": sample, "demo.py": demo}[script].parser().parse_args(arguments)
 

@@ -1,0 +1,57 @@
+import json
+
+import pytest
+import torch
+
+from benchmarks import tokenizer, tokenizer_study
+from data import Shapes
+from tokenizer import FSQ, KL, Tokenizer
+from tokenizer.presets import preset
+
+
+def test_rows_are_written_with_their_keys(tmp_path):
+    path = tmp_path / "rows.json"
+    options = ["--models", "tiny", "--rounds", "2", "--size", "5", "32", "32"]
+    tokenizer.main([*options, "--json", str(path)])
+    (row,) = json.loads(path.read_text())
+    assert row["name"] == "tiny"
+    assert 5e6 < row["parameters"] < 10e6
+    assert 0 < row["encode_seconds"] < 60
+    assert 0 < row["decode_seconds"] < 60
+    assert 0.1 < row["peak_gb"] < 8
+
+
+def test_the_operations_of_a_layer_are_counted_right():
+    model, clip = preset("tiny", FSQ([5, 5])), torch.zeros(1, 3, 5, 32, 32)
+    rows = {name: (parameters, flops) for name, parameters, flops in tokenizer.stages(model, clip)}
+    parameters, flops = rows["encoder.conv_in (CausalConv3d)"]
+    assert parameters == 96 * 128 * 9 + 128
+    assert flops * 1e9 == 2 * 96 * 128 * 9 * (3 * 8 * 8)
+    assert sum(p for p, _ in rows.values()) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("bottleneck", [FSQ([5, 5]), KL(3)], ids=["FSQ", "KL"])
+def test_a_study_row_says_what_it_measured(bottleneck):
+    model = Tokenizer(
+        bottleneck, channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1]
+    ).eval()
+    row = tokenizer_study.measure(model, Shapes(split="val", num_clips=2))
+    run = tokenizer_study.Run("shapes", 64, "tiny", "FSQ", 1)
+    table = tokenizer_study.markdown([{**run._asdict(), **row}], "facts")
+    if isinstance(bottleneck, FSQ):
+        assert row["tokens"] == 2 * 5 * 8 * 8
+        assert row["rate"] == pytest.approx(4.6439 * 320 / (17 * 64 * 64), rel=1e-4)
+        assert "bits/pixel" in table
+    else:
+        assert "nats/pixel" in table
+        assert "of 3 dims active" in table
+
+
+def test_a_study_run_is_a_published_recipe_with_another_tokenizer(tmp_path):
+    run = tokenizer_study.Run("videos", 128, "small", "LFQ", 7)
+    config = run.config(tmp_path, tmp_path / "videos")
+    model = config["model"]["init_args"]
+    assert model["max_steps"] == 7
+    assert model["tokenizer"]["quantizer"]["class_path"] == "LFQ"
+    assert [stage["batch_size"] for stage in config["data"]["stages"]] == [8, 2, 2]
+    assert config["data"]["val"]["init_args"]["path"] == str(tmp_path / "videos")
