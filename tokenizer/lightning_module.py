@@ -1,5 +1,6 @@
 """Training of a tokenizer: wiring and logs, no mathematics."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from tokenizer.discriminator import Adversary
 from tokenizer.losses import balanced_loss, quantizer_weight, reconstruction_loss
 from tokenizer.model import Tokenizer
 from tokenizer.perceptual import LPIPS, Perceptual
-from tokenizer.quantizers import Quantizer
+from tokenizer.quantizers import Quantized, Quantizer
 from tokenizer.stages import freeze, start
 from training.ema import EMA
 from training.module import Objective, Recipe, TrainedModule
@@ -145,6 +146,7 @@ class TokenizerModule(TrainedModule):
         self.val_psnr.update(clip, truth)
         if self.val_codes is not None:
             self.val_codes.update(result.quantized.tokens)
+        self._log_rate(result.quantized, batch.clip)
         if batch_idx == 0:
             self._log_pictures(truth[:4], clip[:4])
 
@@ -152,8 +154,20 @@ class TokenizerModule(TrainedModule):
         self.log("val/psnr", self.val_psnr.compute(), prog_bar=True)
         self.val_psnr.reset()
         if self.val_codes is not None:
-            self.log("val/code_usage", self.val_codes.compute().share, prog_bar=True)
+            usage = self.val_codes.compute()
+            self.log("val/code_usage", usage.share, prog_bar=True)
+            self.log("val/perplexity", usage.perplexity)
             self.val_codes.reset()
+
+    def _log_rate(self, quantized: Quantized, clip: Tensor) -> None:
+        """Log what a pixel costs: bits of its tokens as they are stored, nats of its latents."""
+        per_pixel = quantized.latents[:, 0].numel() / clip[:, 0].numel()
+        if self.val_codes is not None:
+            rate = {"bits_per_pixel": math.log2(self.val_codes.codebook_size) * per_pixel}
+        else:
+            nats, active = quantized.stats["nats_per_latent"], quantized.stats["active_dims"]
+            rate = {"nats_per_pixel": nats * per_pixel, "active_dims": active}
+        self.log_dict({f"val/{name}": x for name, x in rate.items()}, batch_size=len(clip))
 
     def _log_pictures(self, truth: Tensor, clip: Tensor) -> None:
         rows = rearrange([truth, clip], "two b t h w c -> (b two) t h w c")

@@ -1,10 +1,13 @@
 """What a step of a tokenizer's training minimises: each loss once, none forgotten."""
 
+import math
+
+import lightning
 import pytest
 import torch
 
 from data.datamodule import Batch
-from tokenizer import FSQ, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
+from tokenizer import FSQ, KL, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
 from tokenizer.lightning_module import LPIPS
 from tokenizer.losses import reconstruction_loss
 
@@ -102,3 +105,25 @@ def test_the_perceptual_network_is_neither_saved_nor_trained(batch):
     one.objective(batch).loss.backward()
     assert one.lpips is not None
     assert all(p.grad is None for p in one.lpips.parameters())
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning's own
+@pytest.mark.parametrize("bottleneck", [FSQ([5, 5]), KL(3)], ids=["FSQ", "KL"])
+def test_a_validation_says_what_a_pixel_costs(bottleneck, batch, tmp_path):
+    tokenizer = Tokenizer(
+        bottleneck, channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1]
+    )
+    trainer = lightning.Trainer(
+        default_root_dir=tmp_path, logger=False, enable_progress_bar=False, accelerator="cpu"
+    )
+    loader = torch.utils.data.DataLoader([batch], batch_size=None)
+    (figures,) = trainer.validate(TokenizerModule(tokenizer, 1), loader, verbose=False)
+    frames, height, width = batch.clip.shape[2:]
+    latents = (1 + (frames - 1) // 4) * (height // 8) * (width // 8)
+    if isinstance(bottleneck, FSQ):
+        bits = latents * math.log2(25) / (frames * height * width)
+        assert figures["val/bits_per_pixel"] == pytest.approx(bits)
+        assert 1 <= figures["val/perplexity"] <= 25
+    else:
+        assert figures["val/nats_per_pixel"] > 0
+        assert 0 <= figures["val/active_dims"] <= 3
