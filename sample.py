@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--top-p", type=float, default=1.0, help="1 keeps all tokens")
     parser.add_argument("--side-by-side", action="store_true", help="truth at the left")
     parser.add_argument("--tile", type=int, help="largest side of a tile, for large frames")
+    parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     return parser
 
@@ -147,7 +148,9 @@ def _codec(args: argparse.Namespace) -> tuple[Path, Tokenizer | TiledTokenizer]:
     if args.context is None:
         raise ValueError(f"--task {args.task} needs --context, the file to read")
     tokenizer = Tokenizer.from_pretrained(args.model)
-    return args.context, TiledTokenizer(tokenizer, args.tile) if args.tile else tokenizer
+    if args.tile is None:
+        return args.context, tokenizer
+    return args.context, TiledTokenizer(tokenizer, args.tile, args.overlap)
 
 
 def _frames(path: Path) -> Iterator[np.ndarray]:

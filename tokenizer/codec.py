@@ -6,7 +6,7 @@ of the last row and column, the length to 1 + s k by copies of the last frame; d
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from data.video import to_model_range, to_uint8
 from tokenizer.model import Tokenizer
+from tokenizer.streaming import MAX_PIXELS
 from tokenizer.tiling import TiledTokenizer
 from tokenizer.token_file import TokenInfo, TokenReader, TokenWriter
 
-_FRAMES = 16  # that go through the tokenizer at once
+_FRAMES = 32  # most that wait until there are enough pixels for an efficient step
 
 
 def encode_video(
@@ -104,11 +105,21 @@ def _clips(
 ) -> Iterator[Float[Tensor, "1 3 _ H W"]]:
     whole = tokenizer.tokenizer if isinstance(tokenizer, TiledTokenizer) else tokenizer
     device, stride = next(whole.parameters()).device, whole.spatial_stride
-    frames = _of_one_size(frames)
-    while group := list(islice(frames, _FRAMES)):
-        clip = to_model_range(torch.from_numpy(np.stack(group))[None].to(device))
+    for group in _groups(_of_one_size(frames)):
+        clip = to_model_range(torch.from_numpy(group)[None].to(device))
         height, width = clip.shape[3:]
         yield F.pad(clip, (0, -width % stride, 0, -height % stride, 0, 0), mode="replicate")
+
+
+def _groups(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    group: list[np.ndarray] = []
+    for frame in frames:
+        group.append(frame)
+        if len(group) == _FRAMES or len(group) * frame[..., 0].size >= MAX_PIXELS:
+            yield np.stack(group)
+            group = []
+    if group:
+        yield np.stack(group)
 
 
 def _of_one_size(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -65,7 +65,7 @@ def near_a_boundary(tokenizer: Tokenizer, clip: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("chunks", CHUNKS, ids=str)
 def test_latents_of_a_stream_equal_one_pass(tokenizer, clip, chunks):
     cache = StreamCache()
-    pieces = regroup(clip.split(chunks, dim=2), 4, pad=False, max_frames=8)
+    pieces = regroup(clip.split(chunks, dim=2), 4, pad=False, max_pixels=8 * 32 * 32)
     latents = torch.cat([tokenizer.encoder(piece, cache) for piece in pieces], dim=2)
     torch.testing.assert_close(latents, tokenizer.encoder(clip), atol=1e-5, rtol=0)
 
@@ -115,7 +115,7 @@ def test_tokens_and_frames_come_as_soon_as_they_can(tiny_tokenizer, clip):
 def test_regrouping_keeps_every_frame_in_order(sizes, stride, max_frames):
     frames = torch.arange(sum(sizes)).float()[None, None, :, None, None]
     pieces = list(
-        regroup(iter(frames.split(sizes, dim=2)), stride, pad=True, max_frames=max_frames)
+        regroup(iter(frames.split(sizes, dim=2)), stride, pad=True, max_pixels=max_frames)
     )
     lengths = [piece.shape[2] for piece in pieces]
     padding = -(sum(sizes) - 1) % stride
@@ -186,7 +186,7 @@ def test_a_grid_that_changes_is_refused(tiny_tokenizer):
 def test_the_cache_keeps_a_few_frames_whatever_the_length(tokenizer, clip):
     encoding, decoding, held = StreamCache(), StreamCache(), []
     camera = (clip[:, :, :4] for _ in range(9))
-    for piece in regroup(camera, 4, pad=True, max_frames=8):
+    for piece in regroup(camera, 4, pad=True, max_pixels=8 * 32 * 32):
         with torch.no_grad():
             tokenizer.decode(tokenizer.encode(piece, encoding), decoding)
         states = [*encoding.values(), *decoding.values()]
