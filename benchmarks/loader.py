@@ -68,7 +68,7 @@ def raw(contents: list[bytes], interpolation: int | None = SCALING) -> int:
     count = 0
     for content in contents:
         reformatter = VideoReformatter()
-        with av.open(io.BytesIO(content)) as container:
+        with av.open(io.BytesIO(content), "r") as container:
             container.streams.video[0].thread_type = "NONE"
             frames = [
                 reformatter.reformat(

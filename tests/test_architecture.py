@@ -16,6 +16,7 @@ OURS = {
     "sample",
     "train",
     "demo",
+    "encode",
 }
 PARTS = {"layers", "data.video"}
 MODULES = PARTS | {"data.datamodule", "training", "evaluation"}
