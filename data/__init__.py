@@ -1,10 +1,14 @@
-"""Sources of clips. The data module, which imports Lightning, is `data.datamodule`."""
+"""Sources of clips and of tokens.
+
+The data modules, which import Lightning, are `data.datamodule` and `data.token_datamodule`.
+"""
 
 from data.folder import VideoFolder
 from data.schedule import Stage
 from data.shapes import Shapes
 from data.shard_folder import ShardFolder
 from data.source import ClipSource, Place, Sample
+from data.tokens import TokenFolder
 
 __all__ = [
     "ClipSource",
@@ -13,5 +17,6 @@ __all__ = [
     "Shapes",
     "ShardFolder",
     "Stage",
+    "TokenFolder",
     "VideoFolder",
 ]

@@ -5,7 +5,6 @@ the shards that are not in the manifest, and ends with the same bytes as one tha
 """
 
 import argparse
-import fcntl
 import hashlib
 import json
 import os
@@ -13,9 +12,9 @@ import shutil
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -31,7 +30,8 @@ from rich.text import Text
 
 from data.container import VideoError
 from data.listing import Listed, Listing, list_videos
-from data.shards import FORMAT, Manifest, Record, write_file, write_shard
+from data.manifest import Manifest, begin, locked
+from data.shards import FORMAT, Record, write_shard
 from data.transcode import Settings, transcode
 from data.workers import run
 
@@ -100,9 +100,14 @@ def prepare(
             shards, or another process writes there.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _lock(out):
+    with locked(out):
+        for left in out.glob(".partial-*"):  # by a run that was killed
+            shutil.rmtree(left)
         tasks = plan(listing.videos, settings, out, shard_videos)
-        _begin(out, listing, settings, tasks)
+        scratch = out / ".partial-settings"
+        scratch.mkdir()
+        begin(out, _settings(listing, settings, tasks), scratch)
+        scratch.rmdir()
         manifest = Manifest(out)
         _work(tasks, manifest, processes)
         manifest.sort()
@@ -141,48 +146,11 @@ def _mourn(task: ShardTask, begun: list[str], code: int, deaths: Counter[str]) -
         task.deadly[begun[-1]] = f"reading it ended the process {_DEATHS} times (code {code})"
 
 
-def _begin(out: Path, listing: Listing, settings: Settings, tasks: list[ShardTask]) -> None:
-    """Write dataset.json, or compare with what is there; sweep up after a run that was killed."""
+def _settings(listing: Listing, settings: Settings, tasks: list[ShardTask]) -> dict[str, Any]:
     videos = [(video.name, video.size, video.captions) for video in listing.videos]
     digest = hashlib.sha256(json.dumps(videos).encode()).hexdigest()
-    wanted = {"format": FORMAT, "shards": len(tasks), "videos": len(videos), "list": digest}
-    wanted |= {**asdict(settings), "rejected": listing.rejected}
-    path = out / "dataset.json"
-    if path.is_file():
-        try:
-            found = dict(json.loads(path.read_bytes()))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} is broken ({error}); give another OUT") from error
-        if other := [key for key, value in wanted.items() if found.get(key) != value]:
-            raise ValueError(
-                f"{out} was begun with another {', '.join(other)}; "
-                "give the same SRC and options to go on, or another OUT"
-            )
-    elif unknown := [p.name for p in out.iterdir() if not p.name.startswith(".partial-")]:
-        raise ValueError(f"{out} is not empty and holds no shards ({unknown[0]}); give another OUT")
-    for left in out.glob(".partial-*"):
-        shutil.rmtree(left)
-    if not path.is_file():
-        partial = out / ".partial-dataset"
-        partial.mkdir()
-        write_file(partial / path.name, json.dumps(wanted, indent=1).encode() + b"\n")
-        (partial / path.name).replace(path)
-        partial.rmdir()
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """Hold the folder itself, so that no file is left; the system lets go when the process ends."""
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise ValueError(f"another process is writing {out}; wait for it to end") from error
-    try:
-        yield
-    finally:
-        os.close(handle)
+    counts = {"format": FORMAT, "shards": len(tasks), "videos": len(videos), "list": digest}
+    return counts | asdict(settings) | {"rejected": listing.rejected}
 
 
 class _Rate(ProgressColumn):

@@ -192,38 +192,3 @@ def parse_manifest(content: bytes, name: str) -> list[Record]:
     if wrong:
         raise ShardError(f"{name} names {wrong[0]!r}, but a shard is a NAME.tar beside it")
     return records
-
-
-class Manifest:
-    """The manifest while shards are being written: each is added as it is finished.
-
-    A line that a crash cut off is dropped when the manifest is opened again.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "manifest.jsonl"
-        content = self.path.read_bytes() if self.path.is_file() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        self.records = {record.shard: record for record in parse_manifest(whole, str(self.path))}
-        if whole != content:
-            self._replace(whole)
-
-    def add(self, record: Record) -> None:
-        """Append one finished shard."""
-        self.records[record.shard] = record
-        with self.path.open("ab") as stream:
-            stream.write(_line(record))
-            _sync(stream)
-
-    def sort(self) -> None:
-        """Put the lines in the order of the shards, whatever the order they were finished in."""
-        self._replace(b"".join(_line(self.records[shard]) for shard in sorted(self.records)))
-
-    def _replace(self, content: bytes) -> None:
-        partial = self.path.with_name(".manifest.partial")
-        write_file(partial, content)
-        partial.replace(self.path)
-
-
-def _line(record: Record) -> bytes:
-    return json.dumps(record._asdict()).encode() + b"\n"

@@ -17,6 +17,7 @@ OURS = {
     "sample",
     "train",
     "demo",
+    "encode",
 }
 PARTS = {"layers", "data.video"}
 MODULES = PARTS | {"data.datamodule", "training", "evaluation"}

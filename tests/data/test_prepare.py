@@ -16,8 +16,8 @@ import torch
 
 from data import prepare
 from data.listing import list_videos
+from data.manifest import Manifest
 from data.shard_folder import ShardFolder
-from data.shards import Manifest
 from data.transcode import Settings
 from data.video import VideoWriter, iterate_frames
 from data.workers import Event
@@ -162,7 +162,7 @@ def test_another_run_must_ask_for_the_same(tmp_path, here):
         prepared(tmp_path / "src", tmp_path / "out")
     with pytest.raises(ValueError, match="not empty and holds no shards"):
         prepared(tmp_path / "src", tmp_path / "src")
-    with prepare._lock(tmp_path / "out"), pytest.raises(ValueError, match="another process"):
+    with prepare.locked(tmp_path / "out"), pytest.raises(ValueError, match="another process"):
         prepared(tmp_path / "src", tmp_path / "out")
 
 

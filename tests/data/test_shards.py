@@ -17,9 +17,10 @@ import webdataset
 from torch.utils.data import DataLoader
 
 from data.datamodule import WindowDataset, collate
+from data.manifest import Manifest
 from data.schedule import Stage, StepSampler
 from data.shard_folder import ShardFolder
-from data.shards import FORMAT, Manifest, ShardError, index_shard, write_shard
+from data.shards import FORMAT, ShardError, index_shard, write_shard
 from data.video import VideoWriter, decode_clip
 
 
@@ -153,7 +154,7 @@ def test_a_cut_is_seen_without_a_manifest_too(copied):
 def test_an_altered_shard_is_an_error_when_opened_with_verify_and_when_read(copied):
     shard = copied / "shard-000.tar"
     content = bytearray(shard.read_bytes())
-    offset = ShardFolder(str(copied), min_frames=5)._clips[2].files["mp4"].offset
+    offset = ShardFolder(str(copied), min_frames=5)._clips[2].stored.entry.files["mp4"].offset
     content[offset + 50] ^= 1
     shard.write_bytes(content)
     with pytest.raises(ShardError, match=r"shard-000\.tar was altered"):

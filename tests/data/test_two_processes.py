@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.shards import FORMAT, Manifest, write_shard
+from data.manifest import Manifest
+from data.shards import FORMAT, write_shard
 from data.video import VideoWriter
 
 SCRIPT = """

@@ -1,0 +1,180 @@
+"""Cached tokens are the tokenizer's, whatever interrupted the caching, and only its prior's."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import encode
+from data import prepare
+from data.shard_folder import ShardFolder
+from data.shards import ShardError
+from data.token_datamodule import TokenDataModule
+from data.tokens import TokenFolder, to_stored
+from data.video import VideoWriter, to_model_range
+from data.workers import Event
+
+NUM_FRAMES = 5
+
+
+def make_clips(folder, num_videos, num_frames, shard_videos=2):
+    """Prepare videos of noise, in this process."""
+    (folder / "videos").mkdir()
+    for k in range(num_videos):
+        generator = torch.Generator().manual_seed(k)
+        frames = torch.randint(256, (num_frames, 32, 32, 3), generator=generator)
+        with VideoWriter(folder / f"videos/{k:03d}.mp4", 8.0, lossless=True) as writer:
+            writer.write(frames.to(torch.uint8))
+        (folder / f"videos/{k:03d}.txt").write_text(f"number {k}")
+    listing = prepare.list_videos(folder / "videos", "video", ["caption"])
+    settings = prepare.Settings(size=32, fps=None, lossless=True, max_frames=16)
+    prepare.prepare(listing, folder / "clips", settings, shard_videos=shard_videos, processes=1)
+    return str(folder / "clips")
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch):
+    def serially(work, tasks, num_processes):
+        while tasks:
+            task = tasks.popleft()
+            yield Event("done", task, work(task, lambda name: None))
+
+    monkeypatch.setattr(prepare, "run", serially)
+
+
+@pytest.fixture
+def made(tmp_path, pipe):
+    pipe.save_pretrained(tmp_path / "model")
+    return tmp_path, make_clips(tmp_path, 5, 12)
+
+
+def command(folder, out="tokens"):
+    return [str(folder / "model"), str(folder / "clips"), str(folder / out), "--frames=5"]
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def test_cached_tokens_are_those_of_the_tokenizer(made, tiny_tokenizer):
+    folder, clips = made
+    encode.main([*command(folder), "--batch-size=3"])
+    source, tokens = ShardFolder(clips, min_frames=5), TokenFolder(str(folder / "tokens"))
+    assert len(tokens) == 10
+    for index in range(10):
+        clip, start = index // 2, 5 * (index % 2)
+        frames = source.read(clip, 12).frames[start : start + 5]
+        expected = tiny_tokenizer.encode(to_model_range(frames)[None])[0]
+        read = tokens.read(index)
+        assert (read.tokens != expected).float().mean() < 0.02  # of kernels for other batch sizes
+        assert read.caption == f"number {clip}"
+        assert read.place == (source.place(clip, 5).key, start, 1)
+    assert tokens.fingerprint == tiny_tokenizer.fingerprint()
+    assert (tokens.fps, tokens.size, tokens.num_frames) == (8.0, 32, 5)
+    assert {k.rpartition(".")[2] for k in content(folder / "tokens")} == {"tar", "json", "jsonl"}
+
+
+def test_parts_make_together_what_one_process_makes(made):
+    folder, _ = made
+    encode.main(command(folder, "whole"))
+    for part in (1, 0, 2):
+        if part != 1:
+            with pytest.raises(ShardError, match="unfinished"):
+                TokenFolder(str(folder / "parts"))
+        encode.main([*command(folder, "parts"), f"--part={part}/3"])
+    assert content(folder / "parts") == content(folder / "whole")
+
+
+def test_other_clips_or_another_tokenizer_need_another_folder(made, pipe):
+    folder, _ = made
+    encode.main(command(folder))
+    with torch.no_grad():
+        pipe.tokenizer.encoder.project.weight.add_(1)
+    pipe.save_pretrained(folder / "model")
+    with pytest.raises(ValueError, match="begun with another fingerprint;"):
+        encode.main(command(folder))
+    with pytest.raises(ValueError, match=r"num_frames is 6.*temporal stride"):
+        encode.main([*command(folder)[:-1], "--frames=6"])
+
+
+def test_tokens_of_another_tokenizer_are_refused_naming_both(made):
+    folder, _ = made
+    encode.main(command(folder))
+    tokens = TokenFolder(str(folder / "tokens"))
+    tokens.require(tokens.fingerprint)
+    with pytest.raises(ValueError, match=f"tokenizer {tokens.fingerprint}.*tokenizer 0123abcd;"):
+        tokens.require("0123abcd")
+
+
+def test_tokens_outside_the_codebook_are_refused(made):
+    folder, _ = made
+    encode.main(command(folder))
+    tokens = TokenFolder(str(folder / "tokens"))
+    tokens.codebook_size = 3
+    with pytest.raises(ShardError, match="codebook has 3"):
+        tokens.read(0)
+
+
+def test_tokens_are_stored_in_the_narrowest_type():
+    for size, kind in ((2, np.uint16), (2**16, np.uint16), (2**16 + 1, np.uint32)):
+        array = to_stored(torch.tensor([[[size - 1, 0]]]), size)
+        assert array.dtype == kind
+        assert array.tolist() == [[[size - 1, 0]]]
+
+
+def test_batches_of_tokens_depend_on_the_step_alone(made):
+    folder, _ = made
+    encode.main(command(folder))
+
+    def batches(split, steps_done=0):
+        tokens = TokenFolder(str(folder / "tokens"))
+        module = TokenDataModule(tokens, tokens, 4, max_steps=6, val_clips=7, val_batch_size=3)
+        lightning_module = SimpleNamespace(steps_done=steps_done)
+        trainer = {"lightning_module": lightning_module, "global_rank": 0, "world_size": 1}
+        module.trainer = SimpleNamespace(**trainer)
+        loader = module.train_dataloader() if split == "train" else module.val_dataloader()
+        return [(batch.places, batch.tokens.tolist()) for batch in loader]
+
+    assert batches("train")[4:] == batches("train", steps_done=4)
+    assert batches("train")[0][1][0] != batches("train")[1][1][0]
+    assert len({place for places, _ in batches("val") for place in places}) == 7
+
+
+def killed_again_and_again(folder, pipe, num_videos, num_kills):
+    """Kill the command at random moments after it made progress; compare with one whole run."""
+    rng = random.Random(0)
+    pipe.save_pretrained(folder / "model")
+    make_clips(folder, num_videos, 40, shard_videos=1)
+    line = [sys.executable, "encode.py", *command(folder), "--batch-size=2"]
+    manifest = folder / "tokens/manifest.jsonl"
+    lines = lambda: manifest.read_bytes().count(b"\n") if manifest.is_file() else 0
+    for _ in range(num_kills):
+        before = lines()
+        process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+        while lines() <= before:
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.05))
+        assert process.poll() is None, "it ended before it could be killed; give it more to do"
+        process.kill()
+        process.wait()
+    subprocess.run(line, check=True, capture_output=True)
+    subprocess.run([*line[:4], str(folder / "whole"), *line[5:]], check=True, capture_output=True)
+    assert content(folder / "tokens") == content(folder / "whole")
+    assert len(TokenFolder(str(folder / "tokens"))) == 6 * num_videos
+
+
+def test_three_kills_change_no_byte(tmp_path, pipe):
+    killed_again_and_again(tmp_path, pipe, 40, 3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_twenty_kills_change_no_byte(tmp_path, pipe):
+    killed_again_and_again(tmp_path, pipe, 250, 20)
