@@ -32,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
     parser.add_argument("--top-k", type=int, default=0, help="0 keeps all tokens")
     parser.add_argument("--top-p", type=float, default=1.0, help="1 keeps all tokens")
+    parser.add_argument("--min-p", type=float, default=0.0, help="0 keeps all tokens")
+    parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     return parser
 
@@ -51,6 +53,8 @@ def main(arguments: list[str] | None = None) -> None:
         temperature=args.temperature,
         top_k=args.top_k or None,
         top_p=args.top_p,
+        min_p=args.min_p,
+        steps=args.steps,
     )
     write_samples(videos, prompts or ["(no prompt)"] * count, args.out, pipe.fps)
 

@@ -5,7 +5,7 @@ set of subclasses of `Configurable`: Python's own table, no registry beside it.
 """
 
 import inspect
-from typing import Any
+from typing import Any, Self
 
 Config = dict[str, Any]
 
@@ -19,7 +19,7 @@ class Configurable:
 
     config: Config
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Configurable":
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Record the arguments; nothing is known of them but that they belong to `__init__`."""
         instance = super().__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(instance, *args, **kwargs)
