@@ -59,7 +59,7 @@ class Encoder:
             "format": FORMAT,
             "shards": len(self.shards),
             "fingerprint": self.tokenizer.fingerprint(),
-            "codebook_size": self.tokenizer.quantizer.codebook_size,
+            "codebook_size": self.tokenizer.codebook_size,
             "num_frames": self.num_frames,
             "batch_size": self.batch_size,
             "size": self.source.read(0, 1).frames.shape[1],
@@ -100,7 +100,7 @@ class Encoder:
         clips = to_model_range(torch.stack([window.frames for window in batch]).to(device))
         for window, tokens in zip(batch, self.tokenizer.encode(clips), strict=True):
             stream = BytesIO()
-            array = to_stored(tokens, self.tokenizer.quantizer.codebook_size)
+            array = to_stored(tokens, self.tokenizer.codebook_size)
             np.save(stream, array, allow_pickle=False)
             meta = json.dumps(window.meta, sort_keys=True).encode()
             yield window.key, {"tokens.npy": stream.getvalue(), "json": meta}

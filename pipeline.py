@@ -4,13 +4,14 @@ import warnings
 from pathlib import Path
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
 from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
 from lm.autoregressive import AutoregressivePrior
+from lm.prior import Prior
 from lm.text import TextTokenizer
 from tokenizer.model import Tokenizer
 
@@ -32,7 +33,7 @@ class VideoPipeline:
         tokenizer: Tokenizer,
         size: int,
         fps: float,
-        prior: AutoregressivePrior | None = None,
+        prior: Prior | None = None,
         text: TextTokenizer | None = None,
         fingerprint: str | None = None,
     ) -> None:
@@ -85,6 +86,8 @@ class VideoPipeline:
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
+        steps: int | None = None,
     ) -> UInt8[Tensor, "B T2 H2 W2 3"]:
         """Sample videos.
 
@@ -100,6 +103,8 @@ class VideoPipeline:
             temperature: 0 is greedy.
             top_k: Keep the k likeliest tokens.
             top_p: Keep the smallest set of tokens that has this probability.
+            min_p: Keep tokens of at least this share of the likeliest one's probability.
+            steps: Calls of the network a window, for a masked prior.
         """
         prior = self._require_prior()
         self.tokenizer.num_latent_frames(num_frames)
@@ -127,6 +132,8 @@ class VideoPipeline:
                 temperature=temperature,
                 top_k=top_k,
                 top_p=top_p,
+                min_p=min_p,
+                steps=steps,
             )
             new = self.tokenizer.decode(tokens).clamp(-1, 1)[:, :, kept:]
             clip = new if clip is None else torch.cat([clip, new], dim=2)
@@ -134,12 +141,30 @@ class VideoPipeline:
 
     @torch.no_grad()
     def score(
-        self, videos: UInt8[Tensor, "B T H W 3"], prompts: list[str] | None = None
-    ) -> Float[Tensor, "B"]:
-        """Return the log-likelihood of each video's tokens in nats."""
+        self,
+        videos: UInt8[Tensor, "B T H W 3"],
+        prompts: list[str] | None = None,
+        per: str = "clip",
+    ) -> Float[Tensor, "B *place"]:
+        """Return log-likelihoods in nats: of each clip, of its latent frames or of its tokens.
+
+        Args:
+            videos: What to score.
+            prompts: Given what; None for nothing.
+            per: "clip" gives B, "frame" B t, "token" B t h w; each is the sum of the next.
+        """
         prior = self._require_prior()
+        if not isinstance(prior, AutoregressivePrior):
+            raise ValueError(
+                "a masked prior has no likelihood; score with an autoregressive one, or read "
+                "pipe.prior.pseudo_log_likelihood, which compares clips under this prior alone"
+            )
         tokens = self.tokenizer.encode(self._fit(videos))
-        return prior.score(tokens, self._texts(prompts, len(videos))).sum(dim=1)
+        scores = prior.score(tokens, self._texts(prompts, len(videos))).view_as(tokens)
+        kept = {"clip": "b", "frame": "b t", "token": "b t h w"}
+        if per not in kept:
+            raise ValueError(f"per is {per!r}, but must be one of {list(kept)}")
+        return reduce(scores, f"b t h w -> {kept[per]}", "sum")
 
     def _context(
         self, context: Tensor | None, stride: int, num_frames: int, window: int
@@ -185,7 +210,7 @@ class VideoPipeline:
                 raise ValueError("a prompt is empty; use prompts=None for unconditional samples")
         return [self.text.encode(prompt) for prompt in prompts]
 
-    def _require_prior(self) -> AutoregressivePrior:
+    def _require_prior(self) -> Prior:
         if self.prior is None:
             raise ValueError("this folder holds a tokenizer alone; train a prior to generate")
         return self.prior

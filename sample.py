@@ -49,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--side-by-side", action="store_true", help="truth at the left")
     parser.add_argument("--tile", type=int, help="largest side of a tile, for large frames")
     parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
+    parser.add_argument("--min-p", type=float, default=0.0, help="0 keeps all tokens")
+    parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     return parser
 
@@ -73,6 +75,8 @@ def generate(args: argparse.Namespace) -> None:
         temperature=args.temperature,
         top_k=args.top_k or None,
         top_p=args.top_p,
+        min_p=args.min_p,
+        steps=args.steps,
     )
     write_samples(videos, prompts or ["(no prompt)"] * count, args.out, pipe.fps)
 

@@ -90,7 +90,7 @@ def _measure(
 ) -> tuple[Figures, UInt8[Tensor, "B T H W 3"], UInt8[Tensor, "B T H W 3"]]:
     """Reconstruct, score and continue clips; return figures and the clips of both."""
     reconstructed, tokens = _reconstruct(model, truth)
-    size = model.tokenizer.quantizer.codebook_size
+    size = model.tokenizer.codebook_size
     figures = _named(
         "tokenizer", reconstruction_figures(reconstructed, truth, tokens, size, objects)
     )

@@ -40,7 +40,7 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Float[Tensor, "*N D"]) -> Float[Tensor, "*N D"]:
         weight = self.weight.to(x.dtype)
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and torch.is_grad_enabled():
             return _CPURMSNorm.apply(x, weight, self.eps)
         return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 

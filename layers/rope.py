@@ -12,15 +12,16 @@ from torch import Tensor
 def rotary_table(
     positions: Int[Tensor, "N 3"], head_dim: int, theta: float
 ) -> Float[Tensor, "two N head_dim"]:
-    """Return cosines and sines for each position; pair j turns with axis j mod 3.
+    """Return cosines and signed sines for each position; pair j turns with axis j mod 3.
 
-    So each axis has frequencies over the whole range from 1 to 1 / `theta`.
+    So each axis has frequencies over the whole range from 1 to 1 / `theta`. The sines of the first
+    half are negative: `rotate` then needs no other sign.
     """
     pairs = torch.arange(head_dim // 2, device=positions.device)
     frequencies = theta ** (-2 * pairs.double() / head_dim)
     angles = positions[:, pairs % 3].double() * frequencies
-    angles = torch.cat([angles, angles], dim=-1)
-    return torch.stack([angles.cos(), angles.sin()]).float()
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.stack([cosine.repeat(1, 2), torch.cat([-sine, sine], dim=-1)]).float()
 
 
 def rotate(
@@ -28,5 +29,5 @@ def rotate(
 ) -> Float[Tensor, "B heads N head_dim"]:
     """Turn each pair (i, i + head_dim / 2) of a query or key by its position's angle."""
     cosine, sine = table.to(x.dtype)
-    low, high = x.chunk(2, dim=-1)
-    return x * cosine + torch.cat([-high, low], dim=-1) * sine
+    # The partner of channel i is i + head_dim / 2, of which the first half takes it with a minus.
+    return torch.addcmul(x * cosine, x.roll(x.shape[-1] // 2, dims=-1), sine)

@@ -1,6 +1,7 @@
 from lm.autoregressive import AutoregressivePrior
 from lm.lightning_module import PriorModule
+from lm.maskgit import MaskGITPrior
 from lm.text import TextTokenizer
 from lm.transformer import Transformer
 
-__all__ = ["AutoregressivePrior", "PriorModule", "TextTokenizer", "Transformer"]
+__all__ = ["AutoregressivePrior", "MaskGITPrior", "PriorModule", "TextTokenizer", "Transformer"]

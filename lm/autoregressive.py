@@ -3,25 +3,25 @@
 VideoGPT (Yan et al. 2021, arXiv 2104.10157); VideoPoet (Kondratyuk et al. 2023, arXiv 2312.14125).
 """
 
-import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from layers.configurable import Configurable
-from lm.codes import CodeTable
-from lm.logits import check_sampling, draw, probabilities
-from lm.sequence import Vocabulary, positions, prefix
-from lm.transformer import Transformer
+from layers.linear import linear
+from lm.factors import Choice, DepthHead
+from lm.logits import check_sampling, choose
+from lm.loss import cross_entropy
+from lm.packing import Quantization, pack, packed
+from lm.prior import Places, Prior, Texts, dropped, guided
+from lm.transformer import Mask, Transformer
 
-Texts = list[list[int]]
+PrefixAttention = Literal["causal", "bidirectional"]
 
 
-class AutoregressivePrior(Configurable, nn.Module):
+class AutoregressivePrior(Prior):
     """Models the tokens of a clip, given text, one after another.
 
     Args:
@@ -35,7 +35,13 @@ class AutoregressivePrior(Configurable, nn.Module):
         tied: Read and predict codes by the same vectors.
         places: "grid" gives video tokens their (t, h, w) as positions; "line" counts on from the
             text as a language model does, which `lm.export` needs.
+        prefix_attention: "bidirectional" lets the prefix see itself whole (T5, Raffel et al. 2019,
+            arXiv 1910.10683), "causal" only what stands before.
+        factors: Sizes of sub-tokens whose product is `codebook_size`: each code is then predicted
+            as so many digits, one after another (`DepthHead`). For codebooks above 2^16.
     """
+
+    measure = "bits_per_token"
 
     def __init__(
         self,
@@ -46,55 +52,33 @@ class AutoregressivePrior(Configurable, nn.Module):
         text_window: int = 24,
         levels: list[int] | None = None,
         tied: bool = False,
-        places: Literal["grid", "line"] = "grid",
+        places: Places = "grid",
+        prefix_attention: PrefixAttention = "causal",
+        factors: list[int] | None = None,
     ) -> None:
-        super().__init__()
-        self.transformer = transformer
-        self.vocabulary = Vocabulary(text_size, codebook_size)
-        self.grid = (grid[0], grid[1], grid[2])
-        self.text_window, self.prefix_length = text_window, text_window + 3
-        self.places: Literal["grid", "line"] = places
-        width = transformer.width
-        # Vectors that also predict are as short as those of a head of their own.
-        std = width**-0.5 if tied else 0.5
-        self.embedding = nn.Embedding(self.vocabulary.first_code, width)
-        nn.init.normal_(self.embedding.weight, std=std)
-        self.codes = CodeTable(codebook_size, width, std, levels)
-        self.head = None if tied else CodeTable(codebook_size, width, width**-0.5, levels)
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the trained window."""
-        return math.prod(self.grid)
+        super().__init__(
+            transformer, codebook_size, grid, text_size, text_window, levels, tied, places, factors
+        )
+        self.prefix_attention: PrefixAttention = prefix_attention
 
     def logits(self, tokens: Int[Tensor, "B t h w"], texts: Texts) -> Float[Tensor, "B N V"]:
         """Return the logits of each token given the text and the tokens before it."""
-        codes = rearrange(tokens, "b t h w -> b (t h w)") + self.vocabulary.first_code
-        ids = torch.cat([self._prefix(texts), codes[:, :-1]], dim=1)
-        x = F.embedding(ids, self.table())
-        states = self.transformer(x, self._rotary_table(ids.shape[1]))
-        return F.linear(states[:, self.prefix_length - 1 :], self.output_table())
+        return linear(self._states(tokens, texts), self.output_table())
 
     def loss(
-        self, tokens: Int[Tensor, "B t h w"], texts: Texts, drop: Tensor | None = None
+        self,
+        tokens: Int[Tensor, "B t h w"],
+        texts: Texts,
+        drop: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean cross-entropy of the video tokens in nats.
-
-        Args:
-            tokens: Tokens of clips.
-            texts: Text pieces of each.
-            drop: True where a clip's text is left out, so that guidance has an unconditional side.
-        """
-        if drop is not None:
-            texts = [[] if out else text for text, out in zip(texts, drop.tolist(), strict=True)]
-        logits = self.logits(tokens, texts)
-        return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
+        """Mean cross-entropy of the video tokens in nats; draws nothing."""
+        return self._nats(tokens, dropped(texts, drop)).mean()
 
     @torch.no_grad()
     def score(self, tokens: Int[Tensor, "B t h w"], texts: Texts) -> Float[Tensor, "B N"]:
         """Return the log-likelihood of each token in nats."""
-        chances = self.logits(tokens, texts).float().log_softmax(-1)
-        return chances.gather(-1, tokens.flatten(1)[..., None])[..., 0]
+        return -self._nats(tokens, texts)
 
     @torch.no_grad()
     def sample(
@@ -108,59 +92,105 @@ class AutoregressivePrior(Configurable, nn.Module):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
+        steps: int | None = None,
+        quantize: Quantization | None = None,
     ) -> Int[Tensor, "B t h w"]:
-        """Draw tokens; sample i depends on `generators[i]` alone.
+        """Draw tokens one after another; sample i depends on `generators[i]` alone.
 
-        Args:
-            texts: Text pieces of each sample; none for an unconditional one.
-            generators: A source of randomness a sample.
-            context: Tokens of the first k latent frames, kept as they are.
-            num_latent_frames: t; the trained window by default, at most that.
-            guidance_scale: uncond + scale (cond - uncond); 1 is off and skips the second pass.
-            temperature: 0 is greedy.
-            top_k: Keep the k likeliest tokens.
-            top_p: Keep the smallest set of tokens that has this probability.
+        `quantize` is "int8" for weights of one byte and bfloat16 for the rest: see `lm.packing`.
         """
-        check_sampling(temperature, top_k, top_p)
-        t, h, w = num_latent_frames or self.grid[0], *self.grid[1:]
-        known = context.flatten(1) if context is not None else self._prefix(texts)[:, :0]
-        todo = t * h * w - known.shape[1]
-        uniforms = torch.stack([torch.rand(todo, generator=g) for g in generators]).to(known.device)
-        guided = guidance_scale != 1.0
-        ids = torch.cat([self._prefix(texts), known + self.vocabulary.first_code], dim=1)
-        if guided:
-            bare = torch.cat([self._prefix([[] for _ in texts]), ids[:, self.prefix_length :]], 1)
-            ids = torch.cat([ids, bare])
-        rotary = self._rotary_table(self.prefix_length + t * h * w)
-        table, head, place, drawn = self.table(), self.output_table(), 0, []
-        x = F.embedding(ids, table)
-        cache = self.transformer.new_cache(len(ids), rotary.shape[1], x)
-        for step in range(todo):
-            states = self.transformer(x, rotary[:, place : place + x.shape[1]], cache=cache)
-            place += x.shape[1]
-            logits = F.linear(states[:, -1], head).float()
-            if guided:
-                conditional, bare_logits = logits.chunk(2)
-                logits = bare_logits + guidance_scale * (conditional - bare_logits)
-            tokens = draw(probabilities(logits, temperature, top_k, top_p), uniforms[:, step])
-            drawn.append(tokens)
-            x = F.embedding(tokens + self.vocabulary.first_code, table)[:, None]
-            x = torch.cat([x, x]) if guided else x
-        flat = torch.cat([known, torch.stack(drawn, dim=1)], dim=1)
+        check_sampling(temperature, top_k, top_p, min_p)
+        if steps is not None:
+            raise ValueError("this prior takes one step a token; leave steps out")
+        t, h, w = self.window(texts, generators, context, num_latent_frames)
+        known = context.flatten(1) if context is not None else self.prefix(texts)[:, :0]
+        todo, digits = t * h * w - known.shape[1], len(self.factors or [0])
+        uniforms = torch.stack([torch.rand(todo, digits, generator=g) for g in generators])
+        sides = [texts] if guidance_scale == 1.0 else [texts, [[] for _ in texts]]
+
+        def choose_guided(logits: Tensor, uniform: Tensor) -> Tensor:
+            logits = guided(logits.float(), guidance_scale)
+            return choose(logits, uniform, temperature, top_k, top_p, min_p)
+
+        with torch.inference_mode():
+            decoder = Decoder(self, sides, known, t * h * w, quantize)
+            uniforms = uniforms.to(known.device)
+            drawn = [decoder.step(uniforms[:, i], choose_guided) for i in range(todo)]
+        flat = torch.cat([known, *(tokens[:, None] for tokens in drawn)], dim=1)
         return rearrange(flat, "b (t h w) -> b t h w", t=t, h=h)
 
-    def table(self) -> Float[Tensor, "V D"]:
-        """Return the vector that stands for each entry of the vocabulary."""
-        return torch.cat([self.embedding.weight, self.codes()])
+    def _nats(self, tokens: Int[Tensor, "B t h w"], texts: Texts) -> Float[Tensor, "B N"]:
+        """Return -log p of each token, given the text and the tokens before it."""
+        states, codes = self._states(tokens, texts).flatten(0, 1), tokens.flatten()
+        if isinstance(self.head, DepthHead):
+            nats = self.head.nats(states, codes)
+        else:
+            nats = cross_entropy(states, self.output_table(), codes)
+        return nats.view(len(tokens), -1)
 
-    def output_table(self) -> Float[Tensor, "K D"]:
-        """Return the vector whose product with a state is the logit of each code."""
-        return self.codes() if self.head is None else self.head()
+    def _states(self, tokens: Tensor, texts: Texts) -> Float[Tensor, "B N D"]:
+        """Return the state from which each token is predicted."""
+        codes = rearrange(tokens, "b t h w -> b (t h w)")[:, :-1]
+        x = torch.cat([self.embedding(self.prefix(texts)), self.codes.read(codes)], dim=1)
+        length = x.shape[1]
+        states = self.transformer(x, self.rotary_table(length), self.mask(length))
+        return states[:, self.prefix_length - 1 :]
 
-    def _prefix(self, texts: Texts) -> Int[Tensor, "B P"]:
-        ids = prefix(texts, self.vocabulary, self.text_window)
-        return ids.to(self.embedding.weight.device)
+    def mask(self, length: int) -> Mask:
+        """Return who sees whom: everyone those before, and the prefix perhaps itself whole."""
+        if self.prefix_attention == "causal":
+            return "causal"
+        places = torch.arange(length, device=self.embedding.weight.device)
+        return (places[:, None] >= places) | (places < self.prefix_length)
 
-    def _rotary_table(self, length: int) -> Float[Tensor, "two N head_dim"]:
-        axes = positions(self.prefix_length, self.grid, self.places)[:length]
-        return self.transformer.rotary_table(axes.to(self.embedding.weight.device))
+
+class Decoder:
+    """An autoregressive prior that makes one token after another.
+
+    Everything that a step needs is laid out before: weights in the order in which they are read
+    fastest, keys and values in buffers of their final size, the table of rotary positions.
+
+    Args:
+        prior: Whose weights are used; not kept in step with later changes.
+        sides: Texts of the batch; for guidance a second time without.
+        known: Tokens given at the start.
+        num_tokens: Tokens at the end.
+        quantize: "int8" for weights of one byte.
+    """
+
+    def __init__(
+        self,
+        prior: AutoregressivePrior,
+        sides: list[Texts],
+        known: Int[Tensor, "B n"],
+        num_tokens: int,
+        quantize: Quantization | None,
+    ) -> None:
+        dtype = torch.bfloat16 if quantize else prior.embedding.weight.dtype
+        self.sides, rows = len(sides), len(sides) * len(known)
+        self.network = packed(prior.transformer, rows, quantize)
+        self.read = prior.codes.reader(dtype)
+        self.head: nn.Module | DepthHead
+        if isinstance(prior.head, DepthHead):
+            self.head = packed(prior.head, rows, quantize)
+        else:
+            self.head = pack(prior.output_table().to(dtype), rows, quantize)
+        prompts = torch.cat([prior.embedding(prior.prefix(side)) for side in sides]).to(dtype)
+        self.x = torch.cat([prompts, self.read(known).repeat(self.sides, 1, 1)], dim=1)
+        self.rotary = prior.rotary_table(prior.prefix_length + num_tokens).to(dtype)
+        self.cache = self.network.new_cache(rows, self.rotary.shape[1], self.x)
+        self.mask = prior.mask(self.x.shape[1])
+
+    def step(self, uniforms: Float[Tensor, "B K"], choose: Choice) -> Int[Tensor, "B"]:
+        """Return the next token of each sample."""
+        start = self.cache.length
+        rotary = self.rotary[:, start : start + self.x.shape[1]]
+        states = self.network(self.x, rotary, self.mask, self.cache)[:, -1]
+        if isinstance(self.head, DepthHead):
+            tokens = self.head.draw(states, uniforms, choose)
+        else:
+            tokens = choose(self.head(states), uniforms[:, 0])
+        self.x = self.read(tokens)[:, None].repeat(self.sides, 1, 1)
+        self.mask = "causal"
+        return tokens

@@ -1,9 +1,12 @@
 """A vector for each code of the tokenizer."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -46,6 +49,14 @@ class CodeTable(nn.Module):
         if self.parts is None:
             return self.own
         return self.own + self.parts[self.digits].sum(dim=1)
+
+    def read(self, codes: Int[Tensor, "*N"]) -> Float[Tensor, "*N D"]:
+        """Return the vectors of codes."""
+        return F.embedding(codes, self())
+
+    def reader(self, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """Return `read` for weights that stay as they are."""
+        return partial(F.embedding, weight=self().to(dtype))
 
 
 def _digits(codebook_size: int, levels: list[int]) -> Tensor:

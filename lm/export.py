@@ -25,7 +25,8 @@ def export(prior: AutoregressivePrior, folder: Path) -> None:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` loads.
 
     Raises:
-        ValueError: The prior has positions on three axes, which neither class has.
+        ValueError: The prior has positions on three axes or a prefix that sees itself whole,
+            which neither class has.
     """
     config = to_config(prior)
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,13 @@ def to_config(prior: AutoregressivePrior) -> dict[str, Any]:
             "this prior has positions (t, h, w), but Llama and Qwen3 count along one line; "
             'train it with places: "line" to export it'
         )
+    if prior.prefix_attention != "causal":
+        raise ValueError(
+            "the prefix of this prior sees itself whole, but Llama and Qwen3 read one way; "
+            'train it with prefix_attention: "causal" to export it'
+        )
+    if prior.factors is not None:
+        raise ValueError("Llama and Qwen3 predict whole codes; train without factors to export")
     network = prior.transformer
     name = "Qwen3" if network.qk_norm else "Llama"
     return {

@@ -12,7 +12,9 @@ from torch import Tensor
 from data.datamodule import Batch, VideoDataModule
 from data.video import to_uint8
 from layers.storage import load_module
-from lm.autoregressive import AutoregressivePrior, Texts
+from lm.autoregressive import AutoregressivePrior
+from lm.maskgit import MaskGITPrior
+from lm.prior import Prior, Texts
 from lm.text import TextTokenizer
 from tokenizer import Tokenizer
 from training.module import Objective, Recipe, TrainedModule
@@ -35,7 +37,7 @@ class PriorModule(TrainedModule):
 
     def __init__(
         self,
-        prior: AutoregressivePrior,
+        prior: AutoregressivePrior | MaskGITPrior,
         tokenizer_folder: str,
         max_steps: int,
         text_dropout: float = 0.1,
@@ -43,24 +45,24 @@ class PriorModule(TrainedModule):
     ) -> None:
         super().__init__(max_steps, recipe)
         self.save_hyperparameters()
-        self.prior = prior
+        self.prior: Prior = prior
         self.tokenizer_folder, self.text_dropout = tokenizer_folder, text_dropout
         self.text: TextTokenizer | None = None
         self.fingerprint: str | None = None
         self.track_average()
 
     @property
-    def network(self) -> AutoregressivePrior:
+    def network(self) -> Prior:
         return self.prior
 
     def setup(self, stage: str) -> None:
         """Open the tokenizer, compare it with the prior, learn text pieces where there are none."""
         tokenizer = load_module(Path(self.tokenizer_folder) / "tokenizer")
         codes, own = self.prior.vocabulary.codebook_size, tokenizer.fingerprint()
-        if tokenizer.quantizer.codebook_size != codes:
+        if tokenizer.codebook_size != codes:
             raise ValueError(
                 f"the prior has codebook_size {codes}, but the tokenizer in "
-                f"{self.tokenizer_folder} has {tokenizer.quantizer.codebook_size}; set it to that"
+                f"{self.tokenizer_folder} has {tokenizer.codebook_size}; set it to that"
             )
         if self.fingerprint not in (None, own):
             raise ValueError(
@@ -80,16 +82,18 @@ class PriorModule(TrainedModule):
         tokens, texts = self._read(batch)
         generator = torch.Generator().manual_seed(int(self.steps_done))
         drop = torch.rand(len(texts), generator=generator) < self.text_dropout
-        return Objective(self.prior.loss(tokens, texts, drop), {})
+        return Objective(self.prior.loss(tokens, texts, drop, generator), {})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         tokens, texts = self._read(batch)
+        generator = torch.Generator().manual_seed(batch_idx)
         with self.ema.applied(self.prior), autocast(self.device):
-            nats = self.prior.loss(tokens, texts)
+            nats = self.prior.loss(tokens, texts, generator=generator)
             if batch_idx == 0:
                 self._log_pictures(texts[:4], tokens[:4])
         bits = nats / math.log(2)
-        self.log("val/bits_per_token", bits, prog_bar=True, batch_size=len(texts), sync_dist=True)
+        name = f"val/{self.prior.measure}"
+        self.log(name, bits, prog_bar=True, batch_size=len(texts), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

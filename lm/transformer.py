@@ -5,6 +5,8 @@ queries (Ainslie et al. 2023, arXiv 2305.13245), and RMSNorm on queries and keys
 2023, arXiv 2302.05442).
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -15,11 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from layers.attention import attention
 from layers.configurable import Configurable
+from layers.linear import Linear
 from layers.norms import RMSNorm
 from layers.rope import rotary_table, rotate
 
-Mask = Bool[Tensor, "N N"] | BlockMask | None
-"""Who sees whom; None is the causal order."""
+Mask = Bool[Tensor, "N N"] | BlockMask | Literal["causal"] | None
+"""Who sees whom: by a table, each position itself and those before it, or everyone everyone."""
 
 
 class KVCache:
@@ -53,10 +56,10 @@ class Attention(nn.Module):
         super().__init__()
         head_dim = width // num_heads
         self.head_dim, self.heads = head_dim, [num_heads, num_kv_heads, num_kv_heads]
-        self.qkv = nn.Linear(width, sum(self.heads) * head_dim, bias=False)
+        self.qkv = Linear(width, sum(self.heads) * head_dim)
         self.q_norm = RMSNorm(head_dim) if qk_norm else nn.Identity()
         self.k_norm = RMSNorm(head_dim) if qk_norm else nn.Identity()
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = Linear(width, width)
         self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.out.weight)
 
@@ -74,7 +77,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.extend(layer, k, v)
         # One new position sees everything so far; several start from nothing.
-        causal = mask is None and x.shape[1] > 1
+        causal, mask = (x.shape[1] > 1, None) if mask == "causal" else (False, mask)
         y = attention(q, k, v.to(q.dtype), causal=causal, mask=mask)
         return self.dropout(self.out(rearrange(y, "b h n d -> b n (h d)")))
 
@@ -95,8 +98,8 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(width)
         self.attention = Attention(width, num_heads, num_kv_heads, qk_norm, dropout)
         self.mlp_norm = RMSNorm(width)
-        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
-        self.down = nn.Linear(hidden, width, bias=False)
+        self.gate_up = Linear(width, 2 * hidden)
+        self.down = Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.down.weight)
 
@@ -170,7 +173,7 @@ class Transformer(Configurable, nn.Module):
         self,
         x: Float[Tensor, "B N D"],
         table: Float[Tensor, "two N head_dim"],
-        mask: Mask = None,
+        mask: Mask = "causal",
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B N D"]:
         """Return states.
@@ -178,7 +181,7 @@ class Transformer(Configurable, nn.Module):
         Args:
             x: Embeddings of the new positions.
             table: Their rows of `rotary_table`.
-            mask: True where a position may look; None is the causal order.
+            mask: True where a position may look.
             cache: Earlier positions; extended by the new ones.
         """
         checkpointed = self.checkpointing and self.training and torch.is_grad_enabled()

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lm import MaskGITPrior, Transformer
 from pipeline import VideoPipeline
 
 PROMPTS = ["a red circle moving left", "a blue square moving up"]
@@ -45,6 +46,29 @@ def test_score_is_a_log_likelihood_a_video(pipe):
     assert bool((scores < 0).all())
 
 
+def test_scores_of_tokens_add_up_to_those_of_frames_and_clips(pipe):
+    videos = pipe.generate(PROMPTS, seed=0)
+    tokens, frames, clips = (pipe.score(videos, PROMPTS, per) for per in ("token", "frame", "clip"))
+    assert tokens.shape == (2, 5, 4, 4)
+    torch.testing.assert_close(frames, tokens.sum((2, 3)))
+    torch.testing.assert_close(clips, frames.sum(1))
+    with pytest.raises(ValueError, match="per is 'pixel'"):
+        pipe.score(videos, PROMPTS, "pixel")
+
+
+def test_a_masked_prior_samples_and_continues_but_has_no_likelihood(pipe):
+    torch.manual_seed(0)
+    network = Transformer(width=32, depth=1, num_heads=2)
+    masked = MaskGITPrior(network, codebook_size=200, grid=[5, 4, 4])
+    pipe = VideoPipeline(pipe.tokenizer, 32, 8.0, masked, pipe.text)
+    context = torch.randint(256, (2, 5, 32, 32, 3), dtype=torch.uint8)
+    video = pipe.generate(PROMPTS, num_frames=33, context=context, steps=4, guidance_scale=2.0)
+    assert video.shape == (2, 33, 32, 32, 3)
+    assert torch.equal(video[:, :5], context)
+    with pytest.raises(ValueError, match="no likelihood"):
+        pipe.score(video[:, :17], PROMPTS)
+
+
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
 @pytest.mark.parametrize("name", ["tokenizer/model.safetensors", "prior/config.json"])
 def test_a_damaged_folder_is_refused_and_the_file_named(pipe, tmp_path, name, damage):
@@ -73,6 +97,8 @@ def test_a_prior_refuses_another_tokenizer(pipe):
         ({"prompts": [""]}, "empty"),
         ({"prompts": ["a red circle " * 9]}, "reads 24"),
         ({"prompts": PROMPTS, "seed": [1]}, "1 seeds"),
+        ({"prompts": PROMPTS, "steps": 4}, "leave steps out"),
+        ({"prompts": PROMPTS, "min_p": 1.5}, "min_p"),
         ({"context": torch.zeros(1, 17, 32, 32, 3, dtype=torch.uint8)}, "at least 21"),
     ],
 )

@@ -15,10 +15,11 @@ def test_the_demo_trains_exports_and_samples(fit, tmp_path):
     tokenizer, model = str(tmp_path / "tokenizer"), str(tmp_path / "model")
     root = [*STEPS, f"--trainer.default_root_dir={tmp_path}"]
     fit("demo_tokenizer", *root, f"--export={tokenizer}")
-    fit("demo_prior", *root, f"--export={model}", f"--model.init_args.tokenizer_folder={tokenizer}")
-    pipe = VideoPipeline.from_pretrained(model)
-    videos = pipe.generate(["a red circle moving left"], num_frames=5)
-    assert videos.shape == (1, 5, 64, 64, 3)
+    for prior in ("demo_prior", "demo_maskgit"):
+        fit(prior, *root, f"--export={model}", f"--model.init_args.tokenizer_folder={tokenizer}")
+        pipe = VideoPipeline.from_pretrained(model)
+        videos = pipe.generate(["a red circle moving left"], num_frames=5)
+        assert videos.shape == (1, 5, 64, 64, 3)
 
 
 @pytest.mark.parametrize(

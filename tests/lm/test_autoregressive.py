@@ -63,6 +63,35 @@ def test_cached_sampling_equals_uncached(prior, tokens, known, scale):
         assert torch.equal(sampled[i : i + 1], alone)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_prefix_that_sees_itself_whole_is_sampled_as_it_is_trained(tokens, tied):
+    torch.manual_seed(0)
+    prior = AutoregressivePrior(
+        Transformer(width=32, depth=2, num_heads=2),
+        codebook_size=17,
+        grid=[3, 2, 2],
+        text_size=9,
+        text_window=4,
+        tied=tied,
+        prefix_attention="bidirectional",
+    ).eval()
+    for p in prior.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    context = tokens[:1, :1]
+    sampled = prior.sample(TEXTS[:1], generators(5), context=context)
+    assert torch.equal(sampled, uncached(prior, TEXTS[:1], *generators(5), context, 1.0))
+    before = prior.logits(tokens, TEXTS)
+    changed = tokens.clone()
+    changed[:, 2, 1, 0] += 1  # the last but one, which only the last may see
+    after = prior.logits(changed % 17, TEXTS)
+    assert torch.equal(before[:, :-1], after[:, :-1])
+    assert not torch.equal(before[:, -1], after[:, -1])
+    # What the last piece of a prompt is reaches every state of the prefix.
+    ids, table = prior.prefix([[3, 1, 4, 5], [3, 1, 4, 6]]), prior.rotary_table(7)
+    states = prior.transformer(prior.table()[ids], table, prior.mask(7))
+    assert not torch.allclose(states[0, 0], states[1, 0])
+
+
 def test_a_sample_does_not_depend_on_its_batch(prior):
     batch = prior.sample(TEXTS, generators(5, 6))
     assert torch.equal(batch[1:], prior.sample(TEXTS[1:], generators(6)))
@@ -92,7 +121,15 @@ def test_greedy_and_top_k_one_agree(prior):
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("top_p", 0.0), ("top_p", 1.5), ("top_k", 0), ("temperature", -1.0)]
+    ("argument", "value"),
+    [
+        ("top_p", 0.0),
+        ("top_p", 1.5),
+        ("top_k", 0),
+        ("temperature", -1.0),
+        ("min_p", 1.5),
+        ("steps", 3),
+    ],
 )
 def test_sampling_arguments_out_of_range_are_refused(prior, argument, value):
     with pytest.raises(ValueError, match=argument):

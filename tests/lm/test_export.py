@@ -30,7 +30,7 @@ def new_prior(seed=0, qk_norm=False, num_kv_heads=2, **arguments):
 def ids(prior, tokens, texts):
     """Return the sequence that the prior reads, the last token left out."""
     codes = tokens.flatten(1) + prior.vocabulary.first_code
-    return torch.cat([prior._prefix(texts), codes[:, :-1]], 1)
+    return torch.cat([prior.prefix(texts), codes[:, :-1]], 1)
 
 
 @pytest.fixture(params=[False, True], ids=["Llama", "Qwen3"])
@@ -79,7 +79,7 @@ def test_weights_go_out_and_come_back(form):
 def test_transformers_generates_the_same_video_tokens(prior, tmp_path):
     export.export(prior, tmp_path)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-    prompt = prior._prefix(TEXTS)
+    prompt = prior.prefix(TEXTS)
     made = theirs.generate(prompt, attention_mask=torch.ones_like(prompt))
     sampled = prior.sample(TEXTS, [torch.Generator()] * 2, temperature=0.0)
     codes = made[:, prior.prefix_length :] - prior.vocabulary.first_code
@@ -97,9 +97,11 @@ def test_the_command_writes_what_transformers_reads(pipe, tmp_path, capsys):
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 74
 
 
-def test_positions_on_three_axes_are_refused(tmp_path):
+def test_what_transformers_cannot_compute_is_refused(tmp_path):
     with pytest.raises(ValueError, match='places: "line"'):
         export.export(new_prior(places="grid"), tmp_path)
+    with pytest.raises(ValueError, match='prefix_attention: "causal"'):
+        export.export(new_prior(prefix_attention="bidirectional"), tmp_path)
 
 
 def test_weights_of_another_shape_are_refused():

@@ -21,10 +21,11 @@ def test_equal_axes_are_the_rotary_positions_of_llama():
     places = torch.arange(7)
     table = rotary_table(places[:, None].expand(-1, 3), 16, 500.0)
     angles = places[:, None] * 500.0 ** (-torch.arange(0, 16, 2) / 16)
-    expected = torch.cat([angles, angles], -1)
-    torch.testing.assert_close(
-        table, torch.stack([expected.cos(), expected.sin()]), atol=1e-5, rtol=0
-    )
+    angles = torch.cat([angles, angles], -1)
+    x = torch.randn(2, 3, 7, 16, generator=torch.Generator().manual_seed(0))
+    low, high = x.chunk(2, -1)
+    expected = x * angles.cos() + torch.cat([-high, low], -1) * angles.sin()
+    torch.testing.assert_close(rotate(x, table), expected, atol=1e-5, rtol=0)
 
 
 def test_text_stands_before_the_grid():

@@ -1,0 +1,92 @@
+"""Training steps against transformers on the same weights: python -m benchmarks.training.
+
+Seconds for loss and gradients of 8 x 336 tokens by a prior of 27 M parameters and by
+`LlamaForCausalLM`, side by side: the contestants take turns, and medians count. The optimizer is
+left out; it does not see whose gradients it gets.
+"""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.sampling import as_llama, medians, new_prior
+from lm import AutoregressivePrior
+
+TEXTS = [[i, 2 * i, 3 * i] for i in range(8)]
+TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+
+
+class Row(NamedTuple):
+    """Seconds of both, in bfloat16 by autocast."""
+
+    dtype: str
+    ours: float
+    transformers: float
+    ratio: float
+
+
+def ours(prior: AutoregressivePrior, tokens: Tensor, enabled: bool) -> Tensor:
+    """Return the loss after computing its gradients."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        loss = prior.loss(tokens, TEXTS)
+    prior.zero_grad()
+    loss.backward()
+    return loss.detach()
+
+
+def theirs(llama: Any, prior: AutoregressivePrior, tokens: Tensor, enabled: bool) -> Tensor:
+    """Return the loss over the same codes after computing its gradients."""
+    first = prior.vocabulary.first_code
+    ids = torch.cat([prior.prefix(TEXTS), tokens.flatten(1)[:, :-1] + first], dim=1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+        logits = llama(ids, use_cache=False, logits_to_keep=prior.num_tokens).logits
+        loss = F.cross_entropy(logits[..., first:].flatten(0, 1).float(), tokens.flatten())
+    llama.zero_grad()
+    loss.backward()
+    return loss.detach()
+
+
+def compare(dtype: str, rounds: int) -> Row:
+    """Measure one row of the table."""
+    prior = new_prior(text_window=14).train()
+    tokens = torch.randint(1024, (8, *prior.grid), generator=torch.Generator().manual_seed(0))
+    enabled = dtype == "bfloat16"
+    contestants = {"ours": partial(ours, prior, tokens, enabled)}
+    for kernel in ("sdpa", "eager"):
+        llama = as_llama(prior).train()
+        llama.set_attn_implementation(kernel)
+        contestants[kernel] = partial(theirs, llama, prior, tokens, enabled)
+    losses = {name: run() for name, run in contestants.items()}  # warm-up
+    if abs(losses["ours"] - losses["sdpa"]) > TOLERANCE[dtype]:
+        raise SystemExit(f"the losses in {dtype} differ: {losses}")
+    seconds = medians(contestants, rounds)
+    best = min(seconds["sdpa"], seconds["eager"])
+    return Row(dtype, seconds["ours"], best, best / seconds["ours"])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Compare training steps with transformers.")
+    parser.add_argument("--json", type=Path, help="file to write the rows into")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args(arguments)
+    print(f"{'dtype':>9} {'ours':>7} {'transformers':>13} {'ratio':>6}   seconds a step")
+    rows = []
+    for dtype in ("float32", "bfloat16"):
+        row = compare(dtype, args.rounds)
+        rows.append(row._asdict())
+        print(
+            f"{row.dtype:>9} {row.ours:7.3f} {row.transformers:13.3f} {row.ratio:6.2f}", flush=True
+        )
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
