@@ -105,6 +105,15 @@ def test_the_encoder_stays_in_eval_mode_when_all_else_trains(tmp_path):
     assert all(part.training for part in module.tokenizer.decoder.modules())
 
 
+def test_the_averages_start_from_the_loaded_weights(tmp_path):
+    first = saved(tokenizer(), tmp_path)
+    module = second_stage(tmp_path)
+    module.on_fit_start()
+    with module.ema.applied(module.tokenizer):
+        for name, p in first.named_parameters():
+            assert torch.equal(module.tokenizer.get_parameter(name), p), name
+
+
 def test_without_a_second_stage_the_codebook_moves(tmp_path):
     first = saved(tokenizer(), tmp_path / "first")
     module = second_stage(tmp_path / "first", trained="all")
