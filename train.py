@@ -27,6 +27,7 @@ NOT_FOR_THE_USER = (
     r".*isinstance\(treespec, LeafSpec\)",  # of Lightning's own making
     r".*does not have many workers",  # reading in the training process is right on few cores
     r".*smaller than the logging interval",
+    r".*in eval mode at the start of training",  # a part that a second stage must not change
     r".*resuming from a checkpoint that ended before the epoch",  # the order follows the step
 )
 

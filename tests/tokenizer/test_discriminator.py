@@ -63,6 +63,12 @@ def test_spectral_norm_bounds_every_layer():
             assert torch.linalg.svdvals(layer.weight.flatten(1))[0].item() == pytest.approx(1, 0.02)
 
 
+def test_building_needs_no_memory():
+    with torch.device("meta"):
+        player = Adversary([PatchDiscriminator(norm="spectral"), PatchDiscriminator(True)])
+    assert {p.device.type for p in player.parameters()} == {"meta"}
+
+
 def test_a_clip_too_small_for_the_depth_is_refused():
     with pytest.raises(ValueError, match="needs 4 each way"):
         judge()(clip(1, size=2))
