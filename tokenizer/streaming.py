@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-MAX_PIXELS = 2**20
+MAX_PIXELS = 2**19
 """Pixels in work at once: more cost memory, fewer cost speed."""
 
 
