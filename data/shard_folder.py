@@ -11,6 +11,8 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from data.container import VideoError, frames_from
+from data.keep import Keep
+from data.scores import duplicates
 from data.shard_reader import ShardReader, Stored
 from data.shards import FORMAT, ShardError
 from data.source import ClipSource, Place, Sample, fit_window
@@ -39,6 +41,8 @@ class ShardFolder(ClipSource):
         min_frames: Shorter clips are left out; `too_short` counts them.
         seed: Chooses the videos held out.
         verify: Hash every shard before the first clip is read.
+        keep: Condition on the scores that `data.curate` wrote, such as "motion > 1 and
+            duplicate == 0"; `duplicate` says that an earlier clip looks the same.
     """
 
     def __init__(
@@ -49,15 +53,18 @@ class ShardFolder(ClipSource):
         min_frames: int = 17,
         seed: int = 0,
         verify: bool = False,
+        keep: str = "",
     ) -> None:
         self.path, self.split, self.size = str(path), split, size
         self.reader = ShardReader(self.path, FORMAT, verify)
-        clips = [_clip(stored) for stored in self.reader.samples]
+        kept = self._kept(Keep(keep)) if keep else self.reader.samples
+        clips = [_clip(stored) for stored in kept]
         long = [clip for clip in clips if clip.num_frames >= min_frames]
         self.too_short = len(clips) - len(long)
         if not long:
             raise ShardError(
-                f"{path} holds no clip of {min_frames} frames or more; lower min_frames or "
+                f"{path} holds no clip of {min_frames} frames or more"
+                f"{f' that {keep!r} keeps' if keep else ''}; lower min_frames or "
                 "prepare longer clips"
             )
         clips_by_name = {str(clip.stored): clip for clip in long}
@@ -113,6 +120,19 @@ class ShardFolder(ClipSource):
         caption = clip.captions[int(offset * 2**20) % len(clip.captions)]
         actions = self._actions(clip, place, num_frames)
         return Sample(torch.from_numpy(np.stack(frames)), caption, place, actions)
+
+    def _kept(self, keep: Keep) -> list[Stored]:
+        """Return the clips that a condition keeps; those that cannot be read have no scores."""
+        scores = self.reader.scores()
+        readable = [s for s in self.reader.samples if "error" not in scores[str(s)]]
+        same = duplicates([str(scores[str(sample)]["hash"]) for sample in readable])
+        kept = []
+        for sample, duplicate in zip(readable, same, strict=True):
+            known = scores[str(sample)] | {"duplicate": int(duplicate)}
+            numbers = {k: v for k, v in known.items() if isinstance(v, int | float)}
+            if keep(numbers):
+                kept.append(sample)
+        return kept
 
     def _actions(self, clip: _Clip, place: Place, num_frames: int) -> Float32[Tensor, "T A"] | None:
         if "actions.npy" not in clip.stored.entry.files:

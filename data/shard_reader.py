@@ -70,6 +70,27 @@ class ShardReader:
         except (EOFError, ValueError) as error:
             raise ShardError(f"{sample} holds a .{suffix} that cannot be read: {error}") from error
 
+    def scores(self) -> dict[str, dict[str, Any]]:
+        """Return what `data.curate` wrote about every sample, by the sample's name.
+
+        Raises:
+            ShardError: A shard has no scores, or not those of its samples.
+        """
+        scores = {}
+        for shard in sorted({sample.shard for sample in self.samples}):
+            name = shard.replace(".tar", ".scores.jsonl")
+            try:
+                for line in map(json.loads, self._cat(name).splitlines()):
+                    scores[f"{line.pop('key')} of {shard}"] = line
+            except (AttributeError, KeyError, ValueError) as error:
+                raise ShardError(
+                    f"the scores of {shard} cannot be read ({error}); run data.curate, "
+                    "after deleting them where they are broken"
+                ) from error
+        if missing := [str(s) for s in self.samples if str(s) not in scores]:
+            raise ShardError(f"{missing[0]} has no scores; delete {name} and run data.curate")
+        return scores
+
     def _cat(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
         try:
             return self._files.cat_file(f"{self._root}/{name}", start=start, end=end)
