@@ -16,6 +16,7 @@ OURS = {
     "sample",
     "train",
     "demo",
+    "evaluate",
 }
 PARTS = {"layers", "data.video"}
 MODULES = PARTS | {"data.datamodule", "training", "evaluation"}
