@@ -57,6 +57,12 @@ class CLIPFeatures(nn.Module):
         states = self.model.text_model(**pieces).pooler_output
         return F.normalize(self.model.text_projection(states), dim=-1)
 
+    def similarity(
+        self, clip: UInt8[Tensor, "B T H W 3"], captions: list[str]
+    ) -> Float64[Tensor, "B T"]:
+        """Return how well each frame agrees with the caption of its clip."""
+        return text_similarity(self.frames(clip), self.texts(captions))
+
 
 def text_similarity(
     frames: Float[Tensor, "B T D"], texts: Float[Tensor, "B D"]
@@ -84,7 +90,7 @@ class TextSimilarity(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, clip: UInt8[Tensor, "B T H W 3"], captions: list[str]) -> None:
-        scores = text_similarity(self.clip.frames(clip), self.clip.texts(captions))
+        scores = self.clip.similarity(clip, captions)
         self.total += scores.mean(1).sum()
         self.count += len(clip)
 

@@ -5,6 +5,7 @@ flow (RAFT) is replaced; warping error: EvalCrafter, Liu et al. 2023, arXiv 2310
 stands in the names, for numbers of another flow are other numbers.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -31,29 +32,29 @@ def block_flow(
 ) -> Int[Tensor, "T H W 2"]:
     """Return where each pixel of the first frames went, (down, right) in whole pixels.
 
-    The displacement whose 9 x 9 neighbourhood differs least wins; each pixel of way costs a little.
+    The displacement whose 9 x 9 neighbourhood differs least in brightness wins; each pixel of way
+    costs a little.
 
     Args:
         first: Frames.
         second: The frames after them.
-        reach: Farthest displacement each way; an eighth of the short side by default.
+        reach: Farthest displacement each way; a sixteenth of the short side by default.
     """
-    reach = reach or max(2, min(first.shape[1:3]) // 8)
-    before, after = (rearrange(x, "T H W C -> T C H W").float() for x in (first, second))
+    reach = reach or max(2, min(first.shape[1:3]) // 16)
+    before, after = (reduce(x.float(), "T H W C -> T 1 H W", "mean") for x in (first, second))
     height, width = before.shape[2:]
     padded = F.pad(after, [reach] * 4, mode="replicate")
+    steps = torch.arange(-reach, reach + 1)
+    ways = torch.cartesian_prod(steps, steps)
     best = torch.full((len(before), height, width), torch.inf)
-    flow = torch.zeros(len(before), height, width, 2, dtype=torch.int64)
-    for down in range(-reach, reach + 1):
-        for right in range(-reach, reach + 1):
-            top, left = reach + down, reach + right
-            moved = padded[:, :, top : top + height, left : left + width]
-            cost = _neighbourhood((moved - before).abs().mean(1))
-            cost = cost + _STILL * (down**2 + right**2) ** 0.5
-            better = cost < best
-            best = torch.where(better, cost, best)
-            flow[better] = torch.tensor([down, right])
-    return flow
+    choice = torch.zeros(best.shape, dtype=torch.int64)
+    for number, (down, right) in enumerate(ways.tolist()):
+        top, left = reach + down, reach + right
+        moved = padded[:, :, top : top + height, left : left + width]
+        cost = _neighbourhood((moved - before).abs_()[:, 0]) + _STILL * math.hypot(down, right)
+        better = cost < best
+        best, choice = torch.minimum(best, cost), choice.masked_fill_(better, number)
+    return ways[choice]
 
 
 def flow_of(clip: UInt8[Tensor, "T H W 3"]) -> Int[Tensor, "S H W 2"]:

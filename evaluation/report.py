@@ -66,18 +66,23 @@ def write_report(
     if pictures:
         parts += [
             "<h2>Pictures</h2>",
-            *(_picture(caption, Path(file)) for caption, file in pictures),
+            *(picture(caption, Path(file)) for caption, file in pictures),
         ]
     if notes:
         items = "\n".join(f"<li>{escape(note)}</li>" for note in notes)
         parts.append(f"<h2>Notes</h2>\n<ul>\n{items}\n</ul>")
-    page = (
+    write_page(path, title, parts)
+
+
+def write_page(path: str | Path, title: str, parts: Sequence[str], style: str = "") -> None:
+    """Write parts of a page, which are HTML already, as a page that needs nothing beside it."""
+    head = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n"
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(page + "\n".join(parts) + "\n</body>\n</html>\n", encoding="utf-8")
+    Path(path).write_text(head + "\n".join(parts) + "\n</body>\n</html>\n", encoding="utf-8")
 
 
 def _group(name: str) -> str:
@@ -95,7 +100,7 @@ def _table(
     head = "<th></th><th>value</th>" + ("<th>target</th><th></th>" if with_targets else "")
     lines = [f"<h2>{escape(group or 'Figures')}</h2>", f"<table>\n<tr>{head}</tr>"]
     for name in names:
-        cells = f"<td>{escape(name.removeprefix(group + '.'))}</td><td>{_value(figures[name])}</td>"
+        cells = f"<td>{escape(name.removeprefix(group + '.'))}</td><td>{number(figures[name])}</td>"
         if with_targets:
             cells += _verdict(figures[name], targets.get(name), name in lower_is_better)
         lines.append(f"<tr>{cells}</tr>")
@@ -110,10 +115,11 @@ def _verdict(figure: float | int | str, target: float | int | None, lower: bool)
     mark = (
         '<td class="pass">&#10003; pass</td>' if passed else '<td class="miss">&#10007; miss</td>'
     )
-    return f"<td>{sign} {_value(value)}</td>{mark}"
+    return f"<td>{sign} {number(value)}</td>{mark}"
 
 
-def _value(figure: float | int | str) -> str:
+def number(figure: float | int | str) -> str:
+    """Write a figure with four digits that matter."""
     if isinstance(figure, str):
         return escape(figure)
     if isinstance(figure, int) or (figure.is_integer() and abs(figure) < 1e15):
@@ -123,7 +129,8 @@ def _value(figure: float | int | str) -> str:
     return f"{figure:,.{max(0, 3 - max(0, math.floor(math.log10(abs(figure)))))}f}"
 
 
-def _picture(caption: str, file: Path) -> str:
+def picture(caption: str, file: Path) -> str:
+    """Return a figure with a picture or a video inside the page."""
     kind = _MEDIA.get(file.suffix.lower())
     if kind is None:
         raise ValueError(f"picture {file.name} is none of {', '.join(_MEDIA)}; convert it")

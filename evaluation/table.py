@@ -26,7 +26,7 @@ class ClipTable(Metric):
         super().__init__()
         if num_clips < 1 or width < 1:
             raise ValueError(f"num_clips is {num_clips} and width is {width}; use at least 1")
-        self.width = width
+        self.width, self.row_dtype = width, dtype
         self.add_state("rows", torch.zeros(num_clips, width, dtype=dtype), dist_reduce_fx="sum")
         zeros = torch.zeros(num_clips, dtype=torch.int64)
         self.add_state("seen", zeros, dist_reduce_fx="sum")
@@ -53,4 +53,4 @@ class ClipTable(Metric):
                     f"{len(numbers)} of {len(self.seen)} clips came {word}, first {numbers[:5]}; "
                     "update with each clip once"
                 )
-        return self.rows
+        return self.rows.to(self.row_dtype)  # a sum of bytes is long

@@ -18,6 +18,7 @@ OURS = {
     "train",
     "demo",
     "encode",
+    "evaluate",
 }
 PARTS = {"layers", "data.video"}
 MODULES = PARTS | {"data.datamodule", "training", "evaluation"}

@@ -17,7 +17,7 @@ def moving(picture, down, right, frames=5):
     return torch.stack([picture.roll((t * down, t * right), (0, 1)) for t in range(frames)])
 
 
-@pytest.mark.parametrize(("down", "right"), [(0, 0), (2, -3), (-8, 8)])
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (2, -3), (-4, 4)])
 def test_a_rolled_picture_gives_its_shift(picture, down, right):
     flow = flow_of(moving(picture, down, right))
     inside = flow[:, 12:-12, 12:-12]

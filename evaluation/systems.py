@@ -1,0 +1,193 @@
+"""What is measured: a model, clips that some model made, or an answer that needs no model.
+
+Each turns the units of a batch into clips of the protocol's length, by the stated rule of lengths
+(`protocols.LENGTH_RULE`).
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from data.video import resize_and_crop, to_model_range, to_uint8
+from evaluation import protocols
+from evaluation.reference import Unit
+
+Clips = UInt8[Tensor, "B T H W 3"]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What can be measured: `pipeline.VideoPipeline`."""
+
+    tokenizer: Any
+    prior: Any
+    text: Any
+    size: int
+    fps: float
+    generate: Callable[..., Any]
+
+
+class ModelSystem:
+    """A model folder.
+
+    Args:
+        model: The pipeline.
+        protocol: What it is asked for.
+        seed: Sample j of unit u draws from seed + u S + j, S being the samples a context.
+        options: Sampling options of `generate`, such as temperature.
+
+    Raises:
+        ValueError: The protocol asks for something that the model cannot be told.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        protocol: protocols.Protocol,
+        seed: int,
+        options: dict[str, float | int] | None = None,
+    ) -> None:
+        self.model, self.protocol, self.seed = model, protocol, seed
+        self.options = options or {}
+        if protocol.task != "reconstruct" and model.prior is None:
+            raise ValueError(
+                f"{protocol.name} needs a prior, but this folder holds a tokenizer alone; choose a "
+                "reconstruction protocol"
+            )
+        self.condition = self._condition(inspect.signature(model.generate).parameters)
+
+    def _condition(self, known: Any) -> str:
+        """Return what the model is told of a unit."""
+        wanted = self.protocol.condition
+        if wanted == "actions":
+            if "actions" not in known:
+                raise ValueError(
+                    f"{self.protocol.name} gives actions, but this model takes none; choose "
+                    "the protocol without actions"
+                )
+            return "actions"
+        return "text" if wanted in ("caption", "class") and self.model.text is not None else "none"
+
+    def __call__(self, units: Sequence[Unit], numbers: Sequence[int], sample: int) -> Clips:
+        """Return sample number `sample` of each unit."""
+        real = torch.stack([unit.real[0] for unit in units])
+        if self.protocol.task == "reconstruct":
+            return self.reconstruct(real)
+        told: dict[str, Any] = dict(self.options)
+        if self.condition == "text":
+            told["prompts"] = [unit.caption for unit in units]
+        if self.condition == "actions":
+            told["actions"] = _actions(units)
+        told["seed"] = [self.seed + number * self.protocol.samples + sample for number in numbers]
+        return self._fit(self._generate(real, told))
+
+    def _generate(self, real: Clips, told: dict[str, Any]) -> Clips:
+        stride, length = self.model.tokenizer.temporal_stride, self.protocol.num_frames
+        given = self.protocol.context_frames
+        if not given:
+            if "prompts" not in told:  # without prompts the number of clips is that of contexts
+                parts = [
+                    self.model.generate(
+                        num_frames=protocols.next_length(length, stride),
+                        **{**told, "seed": [seed]},
+                    )
+                    for seed in told["seed"]
+                ]
+                return torch.cat(parts)[:, :length]
+            ask = protocols.next_length(length, stride)
+            return self.model.generate(num_frames=ask, **told)[:, :length]
+        seen = protocols.last_length(given, stride)
+        new = length - given
+        ask = protocols.next_length(seen + new, stride)
+        context = real[:, given - seen : given]
+        clips = self.model.generate(context=context, num_frames=ask, **told)
+        clips = self._fit(clips[:, seen : seen + new])
+        return torch.cat([real[:, :given], clips], dim=1)
+
+    @torch.no_grad()
+    def reconstruct(self, real: Clips) -> Clips:
+        """Pass clips through the tokenizer."""
+        tokens = self.tokens(real)
+        clips = to_uint8(self.model.tokenizer.decode(tokens).clamp(-1, 1))
+        return clips[:, : real.shape[1]]
+
+    @torch.no_grad()
+    def tokens(self, real: Clips) -> Int[Tensor, "B t h w"]:
+        """Encode clips, lengthened by their last frame."""
+        length = protocols.next_length(real.shape[1], self.model.tokenizer.temporal_stride)
+        rest = real[:, -1:].expand(-1, length - real.shape[1], -1, -1, -1)
+        return self.model.tokenizer.encode(to_model_range(torch.cat([real, rest], dim=1)))
+
+    def _fit(self, clips: Clips) -> Clips:
+        """Bring clips to the size at which they are compared."""
+        size = self.protocol.size or self.model.size
+        if clips.shape[2:4] == (size, size):
+            return clips
+        flat = resize_and_crop(rearrange(clips, "B T H W C -> (B T) H W C"), size)
+        return rearrange(flat, "(B T) H W C -> B T H W C", B=len(clips))
+
+
+class FileSystem:
+    """Clips that any model made for the units of a protocol, in their order.
+
+    Args:
+        path: .npy with uint8 clips N S x T x H x W x 3, sample by sample for each unit.
+        protocol: What they were made for.
+        num_units: How many units there are.
+    """
+
+    def __init__(self, path: Path, protocol: protocols.Protocol, num_units: int) -> None:
+        if path.suffix.lower() != ".npy":
+            raise ValueError(
+                f"{path.name} is no .npy file; metrics are never computed from a lossy video file "
+                "such as mp4 or gif, whose noise they see: save the uint8 clips as they were made"
+            )
+        if not path.is_file():
+            raise ValueError(f"{path} is no file; give a model folder, or a .npy of uint8 clips")
+        self.clips = np.load(path, allow_pickle=False, mmap_mode="r")
+        self.samples = protocol.samples
+        count = num_units * protocol.samples
+        frames = (count, protocol.num_frames)
+        if self.clips.dtype != np.uint8 or self.clips.shape[:2] != frames:
+            raise ValueError(
+                f"{path.name} is {self.clips.dtype} of shape {self.clips.shape}, but "
+                f"{protocol.name} needs uint8 {count} x {protocol.num_frames} x H x W x 3"
+            )
+
+    def __call__(self, units: Sequence[Unit], numbers: Sequence[int], sample: int) -> Clips:
+        rows = [number * self.samples + sample for number in numbers]
+        return torch.from_numpy(np.stack([self.clips[row] for row in rows]))
+
+
+class BaselineSystem:
+    """An answer from the context alone; every sample is the same.
+
+    Args:
+        go_on: From a context and the number of new frames to the new frames.
+        protocol: What it is asked for.
+    """
+
+    def __init__(self, go_on: Callable[[Clips, int], Clips], protocol: protocols.Protocol) -> None:
+        self.go_on, self.given = go_on, protocol.context_frames
+        self.num_new = protocol.num_frames - protocol.context_frames
+
+    def __call__(self, units: Sequence[Unit], numbers: Sequence[int], sample: int) -> Clips:
+        context = torch.stack([unit.real[0, : self.given] for unit in units])
+        return torch.cat([context, self.go_on(context, self.num_new)], dim=1)
+
+
+System = ModelSystem | FileSystem | BaselineSystem
+
+
+def _actions(units: Sequence[Unit]) -> Float[Tensor, "B T A"]:
+    actions = [unit.actions for unit in units if unit.actions is not None]
+    if len(actions) < len(units):
+        raise ValueError("a video has no actions; give .npz files with `frames` and `actions`")
+    return torch.stack(actions)
