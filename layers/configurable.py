@@ -5,9 +5,10 @@ set of subclasses of `Configurable`: Python's own table, no registry beside it.
 """
 
 import inspect
-from typing import Any, Self
+from typing import Any, TypeVar
 
 Config = dict[str, Any]
+Built = TypeVar("Built")
 
 
 class Configurable:
@@ -19,9 +20,9 @@ class Configurable:
 
     config: Config
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls: type[Built], *args: Any, **kwargs: Any) -> Built:
         """Record the arguments; nothing is known of them but that they belong to `__init__`."""
-        instance = super().__new__(cls)
+        instance = object.__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(instance, *args, **kwargs)
         bound.apply_defaults()
         arguments = {name: _to_json(value) for name, value in list(bound.arguments.items())[1:]}

@@ -73,13 +73,15 @@ def pack(
     return Projection(weight)
 
 
-def packed(network: Network, rows: int, quantize: Quantization | None = None) -> Network:
+def packed(
+    network: Network, rows: int, dtype: torch.dtype, quantize: Quantization | None = None
+) -> Network:
     """Return a copy of a network whose linear layers are packed; it shares all other weights."""
     clone = copy.copy(network)
     clone._modules = {
-        name: pack(child.weight, rows, quantize)
+        name: pack(child.weight.to(dtype), rows, quantize)
         if isinstance(child, nn.Linear)
-        else packed(child, rows, quantize)
+        else packed(child, rows, dtype, quantize)
         for name, child in network._modules.items()
         if child is not None
     }

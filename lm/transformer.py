@@ -8,7 +8,6 @@ queries (Ainslie et al. 2023, arXiv 2305.13245), and RMSNorm on queries and keys
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from layers.configurable import Configurable
 from layers.linear import Linear
 from layers.norms import RMSNorm
 from layers.rope import rotary_table, rotate
+from layers.swiglu import swiglu
 
 Mask = Bool[Tensor, "N N"] | BlockMask | Literal["causal"] | None
 """Who sees whom: by a table, each position itself and those before it, or everyone everyone."""
@@ -112,8 +112,7 @@ class Block(nn.Module):
         layer: int,
     ) -> Float[Tensor, "B N D"]:
         x = x + self.attention(self.attention_norm(x), table, mask, cache, layer)
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
-        return x + self.dropout(self.down(F.silu(gate) * up))
+        return x + self.dropout(self.down(swiglu(self.gate_up(self.mlp_norm(x)))))
 
 
 class Transformer(Configurable, nn.Module):
