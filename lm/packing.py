@@ -36,7 +36,7 @@ class OneDNNProjection(Projection):
         super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight, rows))
 
     def forward(self, x: Float[Tensor, "*N in"]) -> Float[Tensor, "*N out"]:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, None, "none", [], "")
 
 
 class Int8Projection(nn.Module):

@@ -28,6 +28,10 @@ Mask = Bool[Tensor, "N N"] | BlockMask | Literal["causal"] | None
 class KVCache:
     """Keys and values of the positions seen so far, in buffers of fixed size.
 
+    On a CPU they are float32 even in bfloat16: each step has one more key, and for every new shape
+    of a product in bfloat16 oneDNN writes a new kernel, which takes longer than reading twice the
+    bytes does.
+
     Args:
         depth: Layers.
         shape: (batch, kv_heads, longest sequence, head_dim).
@@ -35,6 +39,7 @@ class KVCache:
     """
 
     def __init__(self, depth: int, shape: tuple[int, int, int, int], like: Tensor) -> None:
+        like = like.float() if like.dtype == torch.bfloat16 and like.device.type == "cpu" else like
         self.keys = [like.new_empty(shape) for _ in range(depth)]
         self.values = [like.new_empty(shape) for _ in range(depth)]
         self.length = 0
@@ -76,9 +81,10 @@ class Attention(nn.Module):
         q, k = rotate(self.q_norm(q), table), rotate(self.k_norm(k), table)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
+            q = q.to(k.dtype)
         # One new position sees everything so far; several start from nothing.
         causal, mask = (x.shape[1] > 1, None) if mask == "causal" else (False, mask)
-        y = attention(q, k, v.to(q.dtype), causal=causal, mask=mask)
+        y = attention(q, k, v.to(q.dtype), causal=causal, mask=mask).to(heads.dtype)
         return self.dropout(self.out(rearrange(y, "b h n d -> b n (h d)")))
 
 

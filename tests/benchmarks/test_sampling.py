@@ -52,7 +52,7 @@ def test_a_step_reads_every_weight_once_and_half_of_the_cache_on_average(prior):
     weights = 2 * (64 * (64 + 2 * 32) + 64 * 64 + 3 * 64 * hidden) + 50 * 64
     cache = 3 * 2 * 2 * 2 * 16 * (8 + 9)  # samples, layers, keys and values, heads, width, places
     assert sampling.bytes_per_step(prior, 3, "float32") == 4 * (weights + cache)
-    assert sampling.bytes_per_step(prior, 3, "int8") == weights + 2 * cache
+    assert sampling.bytes_per_step(prior, 3, "int8") == weights + 4 * cache
 
 
 def test_reading_memory_takes_time():
