@@ -11,6 +11,7 @@ from torch import Tensor
 from data.video import resize_and_crop, to_model_range, to_uint8
 from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
 from lm.autoregressive import AutoregressivePrior
+from lm.packing import Quantization
 from lm.prior import Prior
 from lm.text import TextTokenizer
 from tokenizer.model import Tokenizer
@@ -88,6 +89,7 @@ class VideoPipeline:
         top_p: float | None = None,
         min_p: float | None = None,
         steps: int | None = None,
+        quantize: Quantization | None = None,
     ) -> UInt8[Tensor, "B T2 H2 W2 3"]:
         """Sample videos.
 
@@ -105,6 +107,7 @@ class VideoPipeline:
             top_p: Keep the smallest set of tokens that has this probability.
             min_p: Keep tokens of at least this share of the likeliest one's probability.
             steps: Calls of the network a window, for a masked prior.
+            quantize: "int8" samples from weights of one byte, for an autoregressive prior.
         """
         prior = self._require_prior()
         self.tokenizer.num_latent_frames(num_frames)
@@ -134,6 +137,7 @@ class VideoPipeline:
                 top_p=top_p,
                 min_p=min_p,
                 steps=steps,
+                quantize=quantize,
             )
             new = self.tokenizer.decode(tokens).clamp(-1, 1)[:, :, kept:]
             clip = new if clip is None else torch.cat([clip, new], dim=2)

@@ -8,7 +8,7 @@ import inspect
 from typing import Any, TypeVar
 
 Config = dict[str, Any]
-T = TypeVar("T", bound="Configurable")
+Built = TypeVar("Built")
 
 
 class Configurable:
@@ -20,7 +20,7 @@ class Configurable:
 
     config: Config
 
-    def __new__(cls: type[T], *args: Any, **kwargs: Any) -> T:
+    def __new__(cls: type[Built], *args: Any, **kwargs: Any) -> Built:
         """Record the arguments; nothing is known of them but that they belong to `__init__`."""
         instance = object.__new__(cls)
         bound = inspect.signature(cls.__init__).bind_partial(instance, *args, **kwargs)

@@ -96,10 +96,7 @@ class AutoregressivePrior(Prior):
         steps: int | None = None,
         quantize: Quantization | None = None,
     ) -> Int[Tensor, "B t h w"]:
-        """Draw tokens one after another; sample i depends on `generators[i]` alone.
-
-        `quantize` is "int8" for weights of one byte and bfloat16 for the rest: see `lm.packing`.
-        """
+        """Draw tokens one after another; sample i depends on `generators[i]` alone."""
         check_sampling(temperature, top_k, top_p, min_p)
         if steps is not None:
             raise ValueError("this prior takes one step a token; leave steps out")
@@ -113,8 +110,9 @@ class AutoregressivePrior(Prior):
             logits = guided(logits.float(), guidance_scale)
             return choose(logits, uniform, temperature, top_k, top_p, min_p)
 
-        with torch.inference_mode():
-            decoder = Decoder(self, sides, known, t * h * w, quantize)
+        dtype = torch.bfloat16 if quantize else self._sampling_dtype()
+        with torch.inference_mode(), torch.autocast(known.device.type, enabled=False):
+            decoder = Decoder(self, sides, known, t * h * w, dtype, quantize)
             uniforms = uniforms.to(known.device)
             drawn = [decoder.step(uniforms[:, i], choose_guided) for i in range(todo)]
         flat = torch.cat([known, *(tokens[:, None] for tokens in drawn)], dim=1)
@@ -137,6 +135,13 @@ class AutoregressivePrior(Prior):
         states = self.transformer(x, self.rotary_table(length), self.mask(length))
         return states[:, self.prefix_length - 1 :]
 
+    def _sampling_dtype(self) -> torch.dtype:
+        """Return the type of the weights, or under autocast the one that it asks for."""
+        weight = self.embedding.weight
+        if torch.is_autocast_enabled(weight.device.type):
+            return torch.get_autocast_dtype(weight.device.type)
+        return weight.dtype
+
     def mask(self, length: int) -> Mask:
         """Return who sees whom: everyone those before, and the prefix perhaps itself whole."""
         if self.prefix_attention == "causal":
@@ -156,6 +161,7 @@ class Decoder:
         sides: Texts of the batch; for guidance a second time without.
         known: Tokens given at the start.
         num_tokens: Tokens at the end.
+        dtype: Of everything that is computed.
         quantize: "int8" for weights of one byte.
     """
 
@@ -165,15 +171,15 @@ class Decoder:
         sides: list[Texts],
         known: Int[Tensor, "B n"],
         num_tokens: int,
+        dtype: torch.dtype,
         quantize: Quantization | None,
     ) -> None:
-        dtype = torch.bfloat16 if quantize else prior.embedding.weight.dtype
         self.sides, rows = len(sides), len(sides) * len(known)
-        self.network = packed(prior.transformer, rows, quantize)
+        self.network = packed(prior.transformer, rows, dtype, quantize)
         self.read = prior.codes.reader(dtype)
         self.head: nn.Module | DepthHead
         if isinstance(prior.head, DepthHead):
-            self.head = packed(prior.head, rows, quantize)
+            self.head = packed(prior.head, rows, dtype, quantize)
         else:
             self.head = pack(prior.output_table().to(dtype), rows, quantize)
         prompts = torch.cat([prior.embedding(prior.prefix(side)) for side in sides]).to(dtype)

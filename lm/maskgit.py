@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from layers.linear import linear
 from lm.logits import check_sampling, draw, probabilities
 from lm.loss import cross_entropy
+from lm.packing import Quantization, packed
 from lm.prior import Places, Prior, Texts, dropped, guided
 from lm.transformer import Transformer
 
@@ -150,9 +151,15 @@ class MaskGITPrior(Prior):
         top_p: float | None = None,
         min_p: float | None = None,
         steps: int | None = None,
+        quantize: Quantization | None = None,
         choice_temperature: float = 4.5,
     ) -> Int[Tensor, "B t h w"]:
         """Draw all unknown tokens in a few steps; sample i depends on `generators[i]` alone."""
+        if quantize is not None:
+            raise ValueError(
+                "a masked prior computes more than it reads, so small weights save nothing; "
+                "leave quantize out"
+            )
         grid = self.window(texts, generators, context, num_latent_frames)
         tokens = torch.zeros(len(texts), *grid, dtype=torch.long, device=self.mask.device)
         unknown = torch.ones_like(tokens, dtype=torch.bool)
@@ -210,9 +217,11 @@ class MaskGITPrior(Prior):
         steps = _num_steps(steps, int(num_unknown.min()))
         sides = [texts] if guidance_scale == 1.0 else [texts, [[] for _ in texts]]
         every = [text for side in sides for text in side]
+        rows, plain = len(every) * flat.shape[1], torch.is_autocast_enabled(flat.device.type)
+        network = self if plain else packed(self, rows, self.mask.dtype)
         for step in range(steps):
             both = (x.repeat(len(sides), 1) for x in (flat, masked))
-            logits = guided(self.logits(*both, every).float(), guidance_scale)
+            logits = guided(network.logits(*both, every).float(), guidance_scale)
             noise = torch.stack([torch.rand(2, flat.shape[1], generator=g) for g in generators])
             uniforms, choice = noise.to(flat.device).unbind(1)
             chances = probabilities(logits.flatten(0, 1), temperature, top_k, top_p, min_p)

@@ -36,7 +36,7 @@ class OneDNNProjection(Projection):
         super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight, rows))
 
     def forward(self, x: Float[Tensor, "*N in"]) -> Float[Tensor, "*N out"]:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.default(x, self.weight, None, "none", [], "")
 
 
 class Int8Projection(nn.Module):
@@ -73,13 +73,15 @@ def pack(
     return Projection(weight)
 
 
-def packed(network: Network, rows: int, quantize: Quantization | None = None) -> Network:
+def packed(
+    network: Network, rows: int, dtype: torch.dtype, quantize: Quantization | None = None
+) -> Network:
     """Return a copy of a network whose linear layers are packed; it shares all other weights."""
     clone = copy.copy(network)
     clone._modules = {
-        name: pack(child.weight, rows, quantize)
+        name: pack(child.weight.to(dtype), rows, quantize)
         if isinstance(child, nn.Linear)
-        else packed(child, rows, quantize)
+        else packed(child, rows, dtype, quantize)
         for name, child in network._modules.items()
         if child is not None
     }

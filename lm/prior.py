@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from layers.configurable import Configurable
 from lm.codes import CodeTable
 from lm.factors import DepthHead, FactorTable
+from lm.packing import Quantization
 from lm.sequence import Vocabulary, positions, prefix
 from lm.transformer import Transformer
 
@@ -107,6 +108,7 @@ class Prior(Configurable, nn.Module, ABC):
         top_p: float | None = None,
         min_p: float | None = None,
         steps: int | None = None,
+        quantize: Quantization | None = None,
     ) -> Int[Tensor, "B t h w"]:
         """Draw tokens; sample i depends on `generators[i]` alone.
 
@@ -121,6 +123,7 @@ class Prior(Configurable, nn.Module, ABC):
             top_p: Keep the smallest set of tokens that has this probability.
             min_p: Keep tokens of at least this share of the likeliest one's probability.
             steps: Calls of the network, where the prior lets one choose.
+            quantize: "int8" for weights of one byte, where reading them takes the time.
         """
 
     def window(

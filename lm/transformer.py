@@ -8,7 +8,6 @@ queries (Ainslie et al. 2023, arXiv 2305.13245), and RMSNorm on queries and keys
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from layers.configurable import Configurable
 from layers.linear import Linear
 from layers.norms import RMSNorm
 from layers.rope import rotary_table, rotate
+from layers.swiglu import swiglu
 
 Mask = Bool[Tensor, "N N"] | BlockMask | Literal["causal"] | None
 """Who sees whom: by a table, each position itself and those before it, or everyone everyone."""
@@ -28,6 +28,10 @@ Mask = Bool[Tensor, "N N"] | BlockMask | Literal["causal"] | None
 class KVCache:
     """Keys and values of the positions seen so far, in buffers of fixed size.
 
+    On a CPU they are float32 even in bfloat16: each step has one more key, and for every new shape
+    of a product in bfloat16 oneDNN writes a new kernel, which takes longer than reading twice the
+    bytes does.
+
     Args:
         depth: Layers.
         shape: (batch, kv_heads, longest sequence, head_dim).
@@ -35,6 +39,7 @@ class KVCache:
     """
 
     def __init__(self, depth: int, shape: tuple[int, int, int, int], like: Tensor) -> None:
+        like = like.float() if like.dtype == torch.bfloat16 and like.device.type == "cpu" else like
         self.keys = [like.new_empty(shape) for _ in range(depth)]
         self.values = [like.new_empty(shape) for _ in range(depth)]
         self.length = 0
@@ -76,9 +81,10 @@ class Attention(nn.Module):
         q, k = rotate(self.q_norm(q), table), rotate(self.k_norm(k), table)
         if cache is not None:
             k, v = cache.extend(layer, k, v)
+            q = q.to(k.dtype)
         # One new position sees everything so far; several start from nothing.
         causal, mask = (x.shape[1] > 1, None) if mask == "causal" else (False, mask)
-        y = attention(q, k, v.to(q.dtype), causal=causal, mask=mask)
+        y = attention(q, k, v.to(q.dtype), causal=causal, mask=mask).to(heads.dtype)
         return self.dropout(self.out(rearrange(y, "b h n d -> b n (h d)")))
 
 
@@ -112,8 +118,7 @@ class Block(nn.Module):
         layer: int,
     ) -> Float[Tensor, "B N D"]:
         x = x + self.attention(self.attention_norm(x), table, mask, cache, layer)
-        gate, up = self.gate_up(self.mlp_norm(x)).chunk(2, dim=-1)
-        return x + self.dropout(self.down(F.silu(gate) * up))
+        return x + self.dropout(self.down(swiglu(self.gate_up(self.mlp_norm(x)))))
 
 
 class Transformer(Configurable, nn.Module):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from data.video import to_uint8
 from lm import MaskGITPrior, Transformer
 from pipeline import VideoPipeline
 
@@ -19,6 +20,14 @@ def test_a_sample_depends_on_its_seed_alone(pipe):
     both = pipe.generate(PROMPTS, num_frames=5, seed=7)
     assert torch.equal(both[1:], pipe.generate(PROMPTS[1:], num_frames=5, seed=8))
     assert torch.equal(both.flip(0), pipe.generate(PROMPTS[::-1], num_frames=5, seed=[8, 7]))
+
+
+def test_small_weights_are_those_of_the_prior(pipe):
+    video = pipe.generate(PROMPTS, num_frames=5, seed=3, quantize="int8")
+    texts = [pipe.text.encode(prompt) for prompt in PROMPTS]
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    tokens = pipe.prior.sample(texts, generators, num_latent_frames=2, quantize="int8")
+    assert torch.equal(video, to_uint8(pipe.tokenizer.decode(tokens).clamp(-1, 1)))
 
 
 @pytest.mark.parametrize("num_frames", [1, 5, 17, 33])
@@ -65,6 +74,8 @@ def test_a_masked_prior_samples_and_continues_but_has_no_likelihood(pipe):
     video = pipe.generate(PROMPTS, num_frames=33, context=context, steps=4, guidance_scale=2.0)
     assert video.shape == (2, 33, 32, 32, 3)
     assert torch.equal(video[:, :5], context)
+    with pytest.raises(ValueError, match="leave quantize out"):
+        pipe.generate(PROMPTS, quantize="int8")
     with pytest.raises(ValueError, match="no likelihood"):
         pipe.score(video[:, :17], PROMPTS)
 

@@ -250,6 +250,8 @@ class VQ(Quantizer):
     @torch.no_grad()
     def _follow(self, rows: Float[Tensor, "N D"], indices: Int[Tensor, "N"]) -> None:
         """Average the latents of each code; restart the codes that none chooses."""
+        if not rows.isfinite().all():
+            return  # the step is skipped too: see training.guard
         counts = indices.bincount(minlength=self.codebook_size).to(rows.dtype)
         self.counts.lerp_(counts, 1 - self.decay)
         sums = torch.zeros_like(self.sums).index_add_(0, indices, rows)

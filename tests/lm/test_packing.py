@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import AutoregressivePrior, Transformer
+from lm import AutoregressivePrior, MaskGITPrior, Transformer
 from lm.packing import Int8Projection, OneDNNProjection, Projection, pack, packed
 
 
@@ -45,7 +45,7 @@ def test_a_packed_network_computes_the_same_and_shares_the_rest():
     names = network.state_dict().keys()
     x, table = torch.randn(2, 6, 32), network.rotary_table(torch.arange(6)[:, None].expand(-1, 3))
     with torch.no_grad():
-        made = packed(network, 2)
+        made = packed(network, 2, torch.float32)
         torch.testing.assert_close(made(x, table), network(x, table))
     assert made.norm is not network.norm
     assert made.norm.weight is network.norm.weight
@@ -65,3 +65,26 @@ def test_int8_sampling_draws_nearly_the_same():
     same = (whole == small).flatten(1)
     assert same[:, 0].float().mean() > 0.8
     assert not torch.is_inference(small)
+
+
+def test_under_autocast_sampling_is_that_of_a_model_in_bfloat16():
+    torch.manual_seed(0)
+    prior = AutoregressivePrior(Transformer(width=64, depth=2, num_heads=2), 50, [2, 4, 4]).eval()
+    for p in prior.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = prior.sample([[1], [2]], [torch.Generator(), torch.Generator()])
+    half = prior.bfloat16().sample([[1], [2]], [torch.Generator(), torch.Generator()])
+    assert torch.equal(ours, half)
+
+
+def test_a_masked_prior_samples_under_autocast_too():
+    torch.manual_seed(0)
+    prior = MaskGITPrior(Transformer(width=64, depth=2, num_heads=2), 50, [2, 4, 4]).eval()
+    for p in prior.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    arguments = {"steps": 1, "temperature": 0.0}
+    whole = prior.sample([[1], [2]], [torch.Generator(), torch.Generator()], **arguments)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = prior.sample([[1], [2]], [torch.Generator(), torch.Generator()], **arguments)
+    assert (whole == half).float().mean() > 0.8

@@ -181,6 +181,16 @@ def test_codes_out_of_use_move_onto_latents():
     assert without.eval()(20 + latents_of(without, seed=99)).tokens.unique().numel() < 8
 
 
+def test_latents_that_are_not_finite_move_no_code():
+    quantizer = VQ(32, dim=4).train()
+    quantizer(latents_of(quantizer))
+    before = quantizer.codebook.clone()
+    broken = latents_of(quantizer)
+    broken[0, 0, 0, 0, 0] = math.nan
+    quantizer(broken)
+    assert torch.equal(quantizer.codebook, before)
+
+
 def test_the_sphere_compares_directions_only():
     quantizer = VQ(32, dim=4, l2=True).train()
     latents = latents_of(quantizer)
