@@ -71,7 +71,9 @@ class PriorModule(TrainedModule):
             )
         # Outside the module tree: not saved, not averaged, not trained, always in eval mode.
         tokenizer.requires_grad_(False)
-        object.__setattr__(self, "tokenizer", tokenizer.to(self.device).eval())
+        object.__setattr__(
+            self, "tokenizer", tokenizer.to(self.trainer.strategy.root_device).eval()
+        )
         self.fingerprint = own
         data = getattr(self.trainer, "datamodule", None)
         if self.text is None and isinstance(data, VideoDataModule) and data.train.captions:

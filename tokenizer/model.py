@@ -1,6 +1,7 @@
 """The tokenizer: video to tokens and back."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -206,8 +207,9 @@ class Tokenizer(Configurable, nn.Module):
         self.calibrated.fill_(True)
 
     def fingerprint(self) -> str:
-        """Hash what decides the tokens: encoder and quantizer, not the decoder."""
-        digest = hashlib.sha256()
+        """Hash what decides the tokens: layout, encoder and quantizer, not the decoder."""
+        layout = {k: v for k, v in self.config["arguments"].items() if k != "decoder_depths"}
+        digest = hashlib.sha256(json.dumps(layout, sort_keys=True).encode())
         for part in (self.encoder, self.quantizer):
             for name, value in sorted(part.state_dict().items()):
                 digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())

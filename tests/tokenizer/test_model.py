@@ -195,6 +195,13 @@ def test_the_fingerprint_covers_the_encoder_and_not_the_decoder(tiny_tokenizer):
     assert tiny_tokenizer.fingerprint() != before
 
 
+def test_the_fingerprint_tells_levels_of_another_order_apart():
+    """Both have the same weights, and give other tokens."""
+    first, second = (Tokenizer(FSQ(levels), channels=[16, 32]) for levels in ([5, 3], [3, 5]))
+    second.load_state_dict(first.state_dict(), strict=False)
+    assert first.fingerprint() != second.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
