@@ -1,7 +1,7 @@
 """Scores of prepared clips: python -m data.curate SHARDS --keep "motion > 1 and cuts == 0".
 
 Each shard gets a NAME.scores.jsonl beside it, a line a clip; nothing is removed. Training reads the
-clips that a condition keeps: ShardFolder(path, keep="...") .
+clips that a condition keeps: ShardFolder(path, keep="..."). --page FILE helps to choose one.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from data.container import VideoError
+from data.curate_page import page
 from data.scores import score
 from data.shard_folder import ShardFolder
 from data.shards import write_file
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="data.curate", description="Score prepared clips.")
     parser.add_argument("shards", type=Path, help="folder that data.prepare wrote")
     parser.add_argument("--keep", default="", help="condition to try, such as 'motion > 1.0'")
+    parser.add_argument("--page", type=Path, help=".html of thumbnails and histograms to write")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     return parser
 
@@ -91,6 +93,9 @@ def main(arguments: list[str] | None = None) -> None:
     unreadable = curate(args.shards, args.processes)
     everything = len(ShardFolder(str(args.shards), min_frames=1))
     print(f"{everything} clips scored, {unreadable} of them newly found unreadable")
+    if args.page:
+        args.page.write_text(page(ShardFolder(str(args.shards), min_frames=1)), encoding="utf-8")
+        print(f"look at {args.page}")
     if args.keep:
         kept = len(ShardFolder(str(args.shards), min_frames=1, keep=args.keep))
         print(f"{args.keep}: keeps {kept} of {everything}")

@@ -1,11 +1,15 @@
 """Scores mean what they say, cuts agree with PySceneDetect's, and conditions choose clips."""
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.filters import laplace
 
 from data import curate, prepare
@@ -107,6 +111,7 @@ def curated(tmp_path, monkeypatch):
     for name, clip in {**clips, "still": still}.items():
         with VideoWriter(tmp_path / f"videos/{name}.mp4", 8.0, lossless=True) as writer:
             writer.write(clip)
+    (tmp_path / "videos/still.txt").write_text('"> <b> said')
     prepare.main([f"{tmp_path}/videos", f"{tmp_path}/shards", "--lossless", "--shard-videos=3"])
     return tmp_path / "shards"
 
@@ -128,6 +133,31 @@ def test_conditions_choose_clips_by_their_scores(curated, capsys):
         names(curated, "motion > 300")
     with pytest.raises(ValueError, match="asks for beauty, but the scores are brightness"):
         names(curated, "beauty > 1")
+
+
+def test_the_page_shows_every_score_from_its_lowest_to_its_highest_clip(curated, tmp_path):
+    curate.main([str(curated), f"--page={tmp_path}/page.html"])
+    text = (tmp_path / "page.html").read_text()
+    assert re.findall("<h2>([^<]*)", text) == [
+        "cuts",
+        "motion",
+        "brightness",
+        "contrast",
+        "sharpness",
+        "duplicate",
+    ]
+    motion = text.split("<h2>")[2]
+    shown = re.findall(r"<figcaption>([^<]*)<br>([^<]*)", motion)
+    assert [float(value) for value, _ in shown] == sorted(float(value) for value, _ in shown)
+    assert shown[0] == ("0", "still.mp4")
+    assert {name for _, name in shown} == {"cut.mp4", "moving.mp4", "same.mp4", "still.mp4"}
+    assert sum(map(int, re.findall(r': (\d+)"></div>', motion))) == 4
+    picture = base64.b64decode(re.findall('base64,([^"]*)', motion)[0])
+    decoded = torch.from_numpy(np.array(Image.open(io.BytesIO(picture))))
+    source = ShardFolder(str(curated), min_frames=1, keep="motion == 0")
+    assert (decoded.int() - source.read(0, 1).frames[0].int()).abs().float().mean() < 6
+    assert "<b>" not in text  # of the caption
+    assert "&lt;b&gt;" in text
 
 
 def test_scoring_again_does_only_what_is_missing(curated):

@@ -1,0 +1,244 @@
+"""Known data sets, from tiny files in their exact formats, made by other writers than ours."""
+
+import json
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from data import benchmark_sets
+from data.container import VideoError
+from data.listing import list_videos
+from data.shard_folder import ShardFolder
+from data.tfrecord import read_example, read_records
+
+SAMPLE = Path(__file__).parents[2].parent / "shared/clips/bair_robot_pushing_sample.npz"
+
+
+def example_class():
+    """Build tf.train.Example out of its published definition."""
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", syntax="proto3")
+    kinds = {"BytesList": (12, False), "FloatList": (2, True), "Int64List": (3, True)}
+    for name, (kind, packed) in kinds.items():
+        field = file.message_type.add(name=name).field.add(
+            name="value", number=1, label=3, type=kind
+        )
+        if packed:
+            field.options.packed = True
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, name in enumerate(kinds, 1):
+        field = feature.field.add(name=name.lower(), number=number, label=1, type=11)
+        field.type_name, field.oneof_index = f".{name}", 0
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, label=1, type=9)
+    entry.field.add(name="value", number=2, label=1, type=11, type_name=".Feature")
+    field = features.field.add(name="feature", number=1, label=3, type=11)
+    field.type_name = ".Features.FeatureEntry"
+    example = file.message_type.add(name="Example")
+    example.field.add(name="features", number=1, label=1, type=11, type_name=".Features")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Example"))
+
+
+def trajectory(seed, num_frames=5):
+    rng = np.random.default_rng(seed)
+    frames = {c: rng.integers(0, 256, (num_frames, 64, 64, 3), np.uint8) for c in ("main", "aux1")}
+    return frames, rng.normal(size=(num_frames, 4)).astype(np.float32)
+
+
+def write_bair(path, seeds):
+    with path.open("wb") as file:
+        writer = RecordWriter(file)
+        for seed in seeds:
+            frames, actions = trajectory(seed)
+            example = example_class()()
+            feature = example.features.feature
+            for k in range(len(actions)):
+                feature[f"{k}/action"].floatlist.value.extend(actions[k].tolist())
+                for camera in frames:
+                    content = frames[camera][k].tobytes()
+                    feature[f"{k}/image_{camera}/encoded"].byteslist.value.append(content)
+            writer.write(example.SerializeToString())
+
+
+@pytest.mark.parametrize("camera", ["main", "aux1"])
+def test_bair_is_read_without_tensorflow(tmp_path, camera):
+    (tmp_path / "train").mkdir()
+    write_bair(tmp_path / "train/traj_0_to_2.tfrecords", [0, 1, 2])
+    write_bair(tmp_path / "train/traj_3_to_4.tfrecords", [3, 4])
+    benchmark_sets.main(["bair", f"{tmp_path}/train", f"{tmp_path}/out", f"--camera={camera}"])
+    source = ShardFolder(f"{tmp_path}/out", min_frames=5)
+    assert (len(source), source.fps) == (5, 10.0)
+    for index in range(5):
+        frames, actions = trajectory(index)
+        sample = source.read(index, 5)
+        assert np.array_equal(sample.frames.numpy(), frames[camera])
+        assert sample.actions is not None
+        assert torch.equal(sample.actions[0], torch.zeros(4))
+        assert np.array_equal(sample.actions[1:].numpy(), actions[:-1])
+
+
+def test_a_part_of_bair_is_that_part_of_the_whole(tmp_path):
+    for number, seeds in enumerate(([0, 1, 2], [3, 4], [5])):
+        write_bair(tmp_path / f"{number}.tfrecords", seeds)
+    episodes, count = benchmark_sets.bair(tmp_path, "main")
+    names = [episode.name for episode in episodes(0, count)]
+    assert count == len(set(names)) == 6
+    for first in range(6):
+        for last in range(first, 7):
+            assert [e.name for e in episodes(first, last)] == names[first:last]
+
+
+@pytest.mark.skipif(not SAMPLE.is_file(), reason="no real trajectory here")
+def test_a_real_bair_trajectory_is_stored_exactly(tmp_path):
+    benchmark_sets.main(["bair", str(SAMPLE), f"{tmp_path}/out"])
+    sample = ShardFolder(f"{tmp_path}/out").read(0, 30)
+    arrays = np.load(SAMPLE)
+    assert np.array_equal(sample.frames.numpy(), arrays["image_main"])
+    assert sample.actions is not None
+    assert np.array_equal(sample.actions[1:].numpy(), arrays["action"][:-1])
+
+
+def test_features_of_all_kinds_come_back():
+    example = example_class()()
+    example.features.feature["n"].int64list.value.extend([0, 1, -1, 2**62, -(2**63)])
+    example.features.feature["x"].floatlist.value.extend([0.5, -2.0])
+    example.features.feature["b"].byteslist.value.extend([b"", b"\xff"])
+    features = read_example(example.SerializeToString())
+    assert {name: list(value) for name, value in features.items()} == {
+        "n": [0, 1, -1, 2**62, -(2**63)],
+        "x": [0.5, -2.0],
+        "b": [b"", b"\xff"],
+    }
+
+
+def test_a_tfrecord_cut_anywhere_is_an_error(tmp_path):
+    path = tmp_path / "a.tfrecords"
+    with path.open("wb") as file:
+        writer = RecordWriter(file)
+        for content in (b"one", b"twotwo", b""):
+            writer.write(content)
+    whole = path.read_bytes()
+    assert list(read_records(path)) == [b"one", b"twotwo", b""]
+    ends = [19, 41]  # between records a cut cannot be seen
+    for end in range(1, len(whole)):
+        path.write_bytes(whole[:end])
+        if end in ends:
+            assert len(list(read_records(path))) == ends.index(end) + 1
+        else:
+            with pytest.raises(VideoError, match="cut off"):
+                list(read_records(path))
+    path.write_bytes(struct.pack("<Q", 2**60) + whole[8:])
+    with pytest.raises(VideoError, match="no TFRecord"):
+        list(read_records(path))
+
+
+def test_no_message_ends_the_process():
+    rng = np.random.default_rng(0)
+    example = example_class()()
+    example.features.feature["b"].byteslist.value.append(bytes(100))
+    whole = example.SerializeToString()
+    for _ in range(500):
+        content = bytearray(whole[: rng.integers(1, len(whole) + 1)])
+        content[rng.integers(len(content))] = rng.integers(256)
+        with suppress(VideoError):
+            read_example(bytes(content))
+
+
+def test_moving_mnist_is_read_from_its_array(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (20, 7, 64, 64), np.uint8)
+    np.save(tmp_path / "mnist_test_seq.npy", frames)
+    benchmark_sets.main(["moving-mnist", f"{tmp_path}/mnist_test_seq.npy", f"{tmp_path}/out"])
+    source = ShardFolder(f"{tmp_path}/out")
+    assert len(source) == 7
+    for index in range(7):
+        assert np.array_equal(source.read(index, 20).frames[..., 1].numpy(), frames[:, index])
+    np.save(tmp_path / "other.npy", frames[0, 0])
+    with pytest.raises(VideoError, match="give mnist_test_seq"):
+        benchmark_sets.main(["moving-mnist", f"{tmp_path}/other.npy", f"{tmp_path}/out2"])
+
+
+def test_digits_stay_whole_inside_the_frame_and_move():
+    digits = np.full((3, 20, 20), 200, dtype=np.uint8)
+    episodes, _ = benchmark_sets.moving_digits(digits, 20, 40, seed=0)
+    for episode in episodes(0, 20):
+        lit = (episode.frames[..., 0] > 0).sum((1, 2))
+        assert lit.min() >= 400  # one digit at least, if one hides the other
+        assert lit.max() <= 800
+        assert (np.diff(episode.frames.astype(int), axis=0) != 0).any((1, 2, 3)).all()
+    first, again = next(episodes(5, 6)), list(episodes(0, 6))[5]
+    assert np.array_equal(first.frames, again.frames)
+
+
+def test_digits_come_from_scikit_learn_in_two_disjoint_parts(tmp_path):
+    pytest.importorskip("sklearn")
+    train, test = (benchmark_sets.load_digits(split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (1500, 297)
+    assert train.max() == 255
+    benchmark_sets.main(["moving-digits", "-", f"{tmp_path}/out", "--count=5"])
+    assert ShardFolder(f"{tmp_path}/out").read(4, 20).frames.shape == (20, 64, 64, 3)
+
+
+def listed(tmp_path):
+    return [
+        (
+            Path(json.loads(line)["video"]).relative_to(tmp_path / "src").as_posix(),
+            json.loads(line)["caption"],
+        )
+        for line in (tmp_path / "list.jsonl").read_text().splitlines()
+    ]
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+def test_ucf101_follows_its_split_files(tmp_path):
+    names = [f"{c}/v_{c}_g0{g}_c01.avi" for c in ("Archery", "YoYo") for g in (1, 2)]
+    touch(tmp_path / "src", *names)
+    (tmp_path / "trainlist01.txt").write_text(f"{names[1]} 1\r\n{names[3]} 2\r\n")
+    (tmp_path / "testlist01.txt").write_text(f"{names[0]}\n{names[2]}\n")
+    run = ["ucf101", f"{tmp_path}/src", f"{tmp_path}/list.jsonl"]
+    benchmark_sets.main([*run, f"--split-file={tmp_path}/trainlist01.txt"])
+    assert listed(tmp_path) == [(names[1], "Archery"), (names[3], "YoYo")]
+    videos, rejected = list_videos(tmp_path / "list.jsonl", "video", ["caption"])
+    assert [video.captions for video in videos] == [("Archery",), ("YoYo",)]
+    assert not rejected
+    benchmark_sets.main([*run, f"--split-file={tmp_path}/testlist01.txt"])
+    assert listed(tmp_path) == [(names[0], "Archery"), (names[2], "YoYo")]
+    with pytest.raises(ValueError, match="official splits"):
+        benchmark_sets.main(run)
+
+
+def test_kinetics_finds_files_with_and_without_class_folders(tmp_path):
+    names = ["ab_cd_000010_000020.mp4", "high jump/-xyz_000001_000011.mp4"]
+    touch(tmp_path / "src", *names)
+    rows = ["label,youtube_id,time_start,time_end,split", "high jump,ab_cd,10,20,val"]
+    rows += ["high jump,-xyz,1,11,val", "yoga,gone,1,11,val"]
+    (tmp_path / "val.csv").write_text("\n".join(rows) + "\n")
+    run = ["kinetics600", f"{tmp_path}/src", f"{tmp_path}/list.jsonl"]
+    benchmark_sets.main([*run, f"--split-file={tmp_path}/val.csv"])
+    gone = ("yoga/gone_000001_000011.mp4", "yoga")
+    assert listed(tmp_path) == [(names[0], "high jump"), (names[1], "high jump"), gone]
+    assert list(list_videos(tmp_path / "list.jsonl", "video", ["caption"]).rejected) == ["line 3"]
+
+
+def test_kth_divides_by_person(tmp_path):
+    names = [f"boxing/person{p:02d}_boxing_d1_uncomp.avi" for p in (1, 16, 17, 25)]
+    touch(tmp_path / "src", *names)
+    for split, expected in (("train", names[:2]), ("test", names[2:])):
+        benchmark_sets.main(
+            ["kth", f"{tmp_path}/src", f"{tmp_path}/list.jsonl", f"--split={split}"]
+        )
+        assert listed(tmp_path) == [(name, "boxing") for name in expected]
