@@ -178,7 +178,7 @@ def show(systems: dict[str, Any]) -> None:
 def _cell(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return ""
-    known = {key: math.nan if v is None else v for key, v in figure.items()}
+    known = {key: math.nan if number is None else number for key, number in figure.items()}
     value, low, high = (known[key] for key in ("value", "low", "high"))
     return f"{value:.4g}" if math.isnan(low) else f"{value:.4g} ({low:.3g}..{high:.3g})"
 
