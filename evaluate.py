@@ -12,6 +12,7 @@ evaluate.py ...` shares the clips over processes and gives the same numbers.
 """
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -177,8 +178,9 @@ def show(systems: dict[str, Any]) -> None:
 def _cell(figure: dict[str, Any] | None) -> str:
     if figure is None:
         return ""
-    value, low, high = (figure[key] for key in ("value", "low", "high"))
-    return f"{value:.4g}" if low is None or low != low else f"{value:.4g} ({low:.4g}..{high:.4g})"
+    known = {key: math.nan if number is None else number for key, number in figure.items()}
+    value, low, high = (known[key] for key in ("value", "low", "high"))
+    return f"{value:.4g}" if math.isnan(low) else f"{value:.4g} ({low:.3g}..{high:.3g})"
 
 
 def _join() -> tuple[int, int]:

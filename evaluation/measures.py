@@ -4,7 +4,7 @@ A row function gives numbers for each clip; a figure is a function of all rows a
 clip counts, so that one bootstrap serves all of them.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -100,7 +100,7 @@ ALONE = [
     Figure(f"dynamic_degree_{FLOW}", "motion", True, lambda rows: rows[..., 0]),
     Figure(f"warping_error_{FLOW}", "motion", False, lambda rows: rows[..., 1]),
 ]
-"""Figures of a clip by itself, over all its frames."""
+"""Figures of a clip by itself."""
 
 
 class TokenFacts(NamedTuple):
@@ -138,13 +138,8 @@ class Measures:
         token_facts: TokenFacts | None = None,
     ) -> None:
         self.first, self.token_facts = context_frames, token_facts
-        self._paired: list[str] = []
-        self.rows: dict[str, Rows] = {
-            "flicker": lambda x, y, c: 1 - frame_change(x) / 255,
-            "consistency_pixel": lambda x, y, c: consistency(pixel_features(x)),
-            "motion": lambda x, y, c: torch.stack([_motion(clip, fps) for clip in x]),
-        }
-        self.figures = list(ALONE)
+        self.rows: dict[str, Rows] = {}
+        self.figures: list[Figure] = []
         if paired:
             self._add(PAIRED, mse=frame_mse, ssim=frame_ssim)
             if grey:
@@ -155,38 +150,38 @@ class Measures:
                 )
             if lpips is not None:
                 self._add([Figure(lpips.name, "lpips", False, curve=_same)], lpips=lpips)
-        self.alone = [name for name in self.rows if name not in self._paired]
+        self.alone: dict[str, Rows] = {
+            "flicker": lambda x, y, c: 1 - frame_change(x) / 255,
+            "consistency_pixel": lambda x, y, c: consistency(pixel_features(x)),
+            "motion": lambda x, y, c: torch.stack([_motion(clip, fps) for clip in x]),
+        }
+        self.figures += ALONE
         if clip is not None:
-            self.alone += ["consistency", "text"]
-            self.rows["consistency"] = lambda x, y, c: consistency(clip.frames(x))
+            self.alone["consistency"] = lambda x, y, c: consistency(clip.frames(x))
             name = f"consistency_{clip.extractor_id}"
             self.figures.append(Figure(name, "consistency", True))
             if captions:
-                self.rows["text"] = lambda x, y, c: clip.similarity(x, c)
+                self.alone["text"] = lambda x, y, c: clip.similarity(x, c)
                 self.figures.append(Figure(f"clipsim_{clip.extractor_id}", "text", True))
 
     def _add(self, figures: list[Figure], **pairs: Callable[[Clips, Clips], Tensor]) -> None:
-        for name, pair in pairs.items():
-            self.rows[name] = self._predicted(pair)
-            self._paired.append(name)
+        self.rows |= {name: self._predicted(pair) for name, pair in pairs.items()}
         self.figures += figures
 
     def _predicted(self, pair: Callable[[Clips, Clips], Tensor]) -> Rows:
         return lambda x, y, c: pair(x[:, self.first :], y[:, self.first :])
 
     def read(
-        self,
-        prediction: Clips,
-        target: Clips,
-        captions: list[str],
-        only: Collection[str] | None = None,
+        self, prediction: Clips, target: Clips, captions: list[str]
     ) -> dict[str, Float64[Tensor, "B _"]]:
-        """Read all rows off a batch of clips, or some."""
-        return {
-            name: rows(prediction, target, captions).double()
-            for name, rows in self.rows.items()
-            if only is None or name in only
-        }
+        """Read all rows off a batch of clips."""
+        found = {name: rows(prediction, target, captions) for name, rows in self.rows.items()}
+        return found | self.read_alone(prediction, captions)
+
+    def read_alone(self, clips: Clips, captions: list[str]) -> dict[str, Float64[Tensor, "B _"]]:
+        """Read what needs no truth: from the last frame given on, so that the joint counts."""
+        seen = clips[:, max(0, self.first - 1) :]
+        return {name: rows(seen, seen, captions).double() for name, rows in self.alone.items()}
 
 
 def _motion(clip: UInt8[Tensor, "T H W 3"], fps: float) -> Float64[Tensor, " 2"]:

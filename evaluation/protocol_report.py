@@ -24,7 +24,10 @@ table.wide { table-layout: auto; }
 table.wide td, table.wide th { padding: .35rem .5rem; font-weight: 400; white-space: nowrap; }
 table.wide td:first-child { width: auto; }
 table.wide .best { font-weight: 650; }
-.span { color: var(--faint); font-size: .8rem; }
+.span { color: var(--faint); font-size: .8rem; font-weight: 400; }
+td .span { display: block; }
+td:first-child .span { display: inline; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 0 2rem; }
 .scroll { overflow-x: auto; }
 .warn { border-left: 3px solid var(--miss); padding-left: 1rem; }
 pre { font-size: .8rem; overflow-x: auto; color: var(--faint); }
@@ -68,7 +71,8 @@ def _sentence(result: dict[str, Any]) -> str:
     return (
         f"{what[0].upper()}{what[1:]} at {counts['size']} x {counts['size']} pixels. "
         f"{counts['samples']:,} clips are compared with {counts['real']:,} real ones of "
-        f"{protocol['data']}. In brackets: 95 % of draws of the clips."
+        f"{protocol['data']}. Below each figure: 95 % of draws of the clips; in bold, "
+        "what the best is not set apart from."
     )
 
 
@@ -105,25 +109,26 @@ def _arrow(figure: dict[str, Any]) -> str:
 
 
 def _best(found: Mapping[str, dict[str, Any] | None]) -> set[str]:
-    """Return the systems, the truth aside, whose interval reaches that of the best."""
-    known = {s: f for s, f in found.items() if f and s != REAL and f["value"] is not None}
-    if len(known) < 2:
+    """Return the systems that nothing sets apart from the best: their intervals overlap its own.
+
+    Where the truth has a value, it is the yardstick, and nobody is best.
+    """
+    known = {s: f for s, f in found.items() if f and f["value"] is not None}
+    if REAL in known or len(known) < 2:
         return set()
-    up = next(iter(known.values()))["higher_is_better"]
-    return {
-        max(known, key=lambda s: known[s]["value"])
-        if up
-        else min(known, key=lambda s: known[s]["value"])
-    }
+    sign = 1 if next(iter(known.values()))["higher_is_better"] else -1
+    top = max(known.values(), key=lambda figure: sign * figure["value"])
+    if top["low"] is None:
+        return {s for s, f in known.items() if f["value"] == top["value"]}
+    return {s for s, f in known.items() if f["low"] <= top["high"] and top["low"] <= f["high"]}
 
 
 def _cell(figure: dict[str, Any] | None, best: bool) -> str:
     if figure is None or figure["value"] is None:
         return "<td></td>"
-    text = number(figure["value"])
+    text = f"{figure['value']:.4g}"
     if figure["low"] is not None:
-        ends = f"{number(figure['low'])} to {number(figure['high'])}"
-        text += f' <span class="span">[{ends}]</span>'
+        text += f'<span class="span">{figure["low"]:.3g} to {figure["high"]:.3g}</span>'
     return f"<td{' class=best' if best else ''}>{text}</td>"
 
 
@@ -151,7 +156,7 @@ def _published(result: dict[str, Any]) -> list[str]:
 
 def _curves(systems: dict[str, Any], first: int) -> list[str]:
     names = list(dict.fromkeys(c for s in systems.values() for c in s["curves"]))
-    parts = ["<h2>Over frames</h2>"] if names else []
+    parts = ['<h2>Over frames</h2><div class="plots">'] if names else []
     for name in names:
         curves = {
             system: Curve(*(values["curves"][name][key] for key in ("value", "low", "high")))
@@ -159,7 +164,7 @@ def _curves(systems: dict[str, Any], first: int) -> list[str]:
             if name in values["curves"]
         }
         parts.append(plot(curves, first, name, "frame"))
-    return parts
+    return [*parts, "</div>"] if names else []
 
 
 def _samples(folder: Path, result: dict[str, Any], clips: Clips, fps: float) -> list[str]:

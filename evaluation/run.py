@@ -86,7 +86,7 @@ class Run:
         """Describe the truth, once for all systems."""
         windows = torch.stack([unit.real for unit in units])
         first, captions = windows[:, 0], [unit.caption for unit in units]
-        rows = self.measures.read(first, first, captions, only=self.measures.alone)
+        rows = self.measures.read_alone(first, captions)
         flat = rearrange(windows, "B W T H W2 C -> (B W) T H W2 C")
         features = self.extractors.video(flat)
         rows["video"] = rearrange(features, "(B W) D -> B (W D)", B=len(units))

@@ -55,7 +55,8 @@ class Summary:
 
     def system(self, name: str) -> dict[str, Any]:
         """Return figures, curves over frames and the score of each clip."""
-        figures, curves, scores = {}, {}, {}
+        curves, scores = {}, {}
+        figures = {label: self._interval(*pair) for label, pair in self._set_figures(name).items()}
         for figure in self.measures.figures:
             if (name, figure.rows) in self.rows:
                 rows, label = self._samples(name, figure), figure.name
@@ -63,8 +64,6 @@ class Summary:
                 figures[label] = self._estimate(partial(figure.value, rows), figure)
                 if figure.curve is not None:
                     curves[label] = self._estimate(partial(figure.frames, rows), figure)
-        for label, (value, higher) in self._set_figures(name).items():
-            figures[label] = self._interval(value, higher)
         return {"figures": figures, "curves": curves, "scores": scores}
 
     def _estimate(self, value: Callable[..., Tensor], figure: Figure) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def test_kept_units_are_evenly_spaced():
     assert kept_units(128) == list(range(0, 128, 2))
 
 
-def test_only_predicted_frames_are_compared_and_all_frames_are_judged():
+def test_only_predicted_frames_count_and_how_they_join_the_context():
     generator = torch.Generator().manual_seed(0)
     truth = torch.randint(256, (2, 5, 16, 16, 3), generator=generator).byte()
     wrong = truth.clone()
@@ -107,8 +107,8 @@ def test_only_predicted_frames_are_compared_and_all_frames_are_judged():
     rows = Measures(grey=False, paired=True, context_frames=2).read(wrong, truth, ["", ""])
     assert (rows["mse"] == 0).all()
     assert rows["mse"].shape == (2, 3)
-    assert rows["flicker"].shape == (2, 4)
-    assert rows["flicker"][:, 1].max() < rows["flicker"][:, 2:].min()
+    assert rows["flicker"].shape == (2, 3)
+    assert rows["flicker"][:, 0].max() < rows["flicker"][:, 1:].min()  # frame 1 is black
     assert torch.equal(
         Measures(grey=False, paired=True).read(wrong, truth, ["", ""])["mse"],
         frame_mse(wrong, truth),

@@ -1,0 +1,90 @@
+"""Every kind of file in one evaluation: each gives its figure, named after its hash."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from data.shapes import Shapes
+from evaluation.experiment import Files, Options, evaluate, weights_hash
+from evaluation.extractors import file_hash
+from evaluation.protocols import find
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit"),
+    pytest.mark.filterwarnings("ignore:.*leave the covariance without full rank"),
+]
+
+
+class Video(nn.Module):
+    def forward(self, x):
+        return x.float().mean((3, 4)).flatten(1)[:, :6] / 255
+
+
+class Pictures(nn.Module):
+    def forward(self, x):
+        return x.float().mean((2, 3)) / 255
+
+
+class Distance(nn.Module):
+    def forward(self, x, y):
+        return (x - y).abs().mean((1, 2, 3))
+
+
+@pytest.fixture
+def found(tmp_path):
+    """The truth of some clips, shifted by one level, as a model's answer."""
+    source = Shapes(6, "val")
+    clips = torch.stack([source.read(i, 17).frames for i in range(6)])
+    (tmp_path / "clips").mkdir()
+    for i, clip in enumerate(clips):
+        np.save(tmp_path / "clips" / f"{i}.npy", clip.numpy())
+    np.save(tmp_path / "answer.npy", (clips + 1).numpy())
+    for name, module in (("video", Video()), ("frames", Pictures()), ("distance", Distance())):
+        torch.jit.script(module).save(tmp_path / f"{name}.pt")
+    files = Files(
+        features=tmp_path / "video.pt",
+        frame_features=tmp_path / "frames.pt",
+        classifier=tmp_path / "video.pt",
+        lpips=tmp_path / "distance.pt",
+        train_data=tmp_path / "clips",
+    )
+    options = Options(num_clips=6, batch_size=4, num_replicates=10)
+    data, answer = tmp_path / "clips", tmp_path / "answer.npy"
+    return evaluate(find("captioned-shapes"), None, data, files, options, answer), tmp_path
+
+
+def test_every_file_gives_its_figure(found):
+    (result, _), folder = found
+    figures = result["systems"]["model"]["figures"]
+    short = {name: file_hash(folder / f"{name}.pt")[:8] for name in ("video", "frames", "distance")}
+    assert figures[f"frechet_video-{short['video']}"]["value"] > 0
+    assert figures[f"frechet_frame_frames-{short['frames']}"]["value"] > 0
+    assert 1 <= figures[f"inception_score_video-{short['video']}"]["value"] < 6
+    distance = figures[f"lpips_distance-{short['distance']}"]["value"]
+    assert distance == pytest.approx(1 / 127.5, rel=1e-4)
+    assert figures["psnr_frame"]["value"] == pytest.approx(20 * np.log10(255))
+    # One level everywhere from the clip it was copied from.
+    assert figures["nearest_train_distance"]["value"] == pytest.approx(1 / 255**2, rel=1e-3)
+    assert result["systems"]["real"]["figures"]["nearest_train_distance"]["value"] < 1e-12
+
+
+def test_the_stamp_names_every_file_and_the_clips(found):
+    (result, _), folder = found
+    hashes = result["hashes"]
+    assert hashes["video"] == hashes["classifier"] == file_hash(folder / "video.pt")
+    assert hashes["frames"] == file_hash(folder / "frames.pt")
+    assert hashes["lpips"] == file_hash(folder / "distance.pt")
+    assert hashes["model"] == file_hash(folder / "answer.npy")
+    assert len(hashes["data"]) == 64
+    assert result["counts"]["samples"] == 6
+    assert result["deviations"] == ["6 units instead of 256"]
+    assert "without full rank" in result["options"]["notes"][0]
+
+
+def test_a_model_is_known_by_its_weights():
+    torch.manual_seed(0)
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    assert weights_hash(first, None) != weights_hash(second)
+    second.load_state_dict(first.state_dict())
+    assert weights_hash(first, None) == weights_hash(second)
