@@ -47,7 +47,7 @@ def _section(source: ShardFolder, name: str, indices: list[int], rows: list[dict
     )
     order = np.argsort(values, kind="stable")
     places = np.unique(np.linspace(0, len(order) - 1, _PICTURES).round().astype(int))
-    pictures = "".join(_figure(source, indices[order[k]], values[order[k]]) for k in places)
+    pictures = "".join(_figure(source, indices[order[k]], float(values[order[k]])) for k in places)
     return (
         f"<section><h2>{html.escape(name)}</h2><div class=bars>{bars}</div>"
         f"<p>{edges[0]:.4g} to {edges[-1]:.4g}, median {np.median(values):.4g}</p>"
