@@ -12,7 +12,7 @@ from data.video import resize_and_crop
 _SIDE = 64
 _BINS = 32
 _SOFTEN = np.array([0.25, 0.5, 0.25])  # a level that crosses the edge of a bin is no change
-_LEAST, _RATIO, _AROUND = 0.1, 4.0, 8
+_LEAST, _RATIO, _AROUND, _NEXT_RATIO = 0.1, 4.0, 8, 1.5
 _HASH_BANDS, _HASH_BITS = 4, 64
 
 
@@ -51,8 +51,9 @@ def score(clip: UInt8[Tensor, "T H W 3"]) -> Scores:
 def shot_cuts(clip: UInt8[Tensor, "T H W 3"]) -> list[int]:
     """Return the first frame of every shot but the first.
 
-    A cut is a change of the histogram of luma and chroma that is large, and far larger than the
-    changes around it; a pan, a flicker or a dissolve is one of many alike.
+    A cut is a change of the histogram of luma and chroma that is large, far larger than the usual
+    change around it and larger than the one before and after; a pan, a flicker or a dissolve is
+    one of many alike.
     """
     changes = _histogram_changes(clip.numpy())
     cuts = []
@@ -61,7 +62,8 @@ def shot_cuts(clip: UInt8[Tensor, "T H W 3"]) -> list[int]:
             [changes[max(0, k - _AROUND) : k], changes[k + 1 : k + 1 + _AROUND]]
         )
         usual = float(np.median(around)) if len(around) else 0.0
-        if change > max(_LEAST, _RATIO * usual):
+        beside = max([*changes[max(0, k - 1) : k], *changes[k + 1 : k + 2]], default=0.0)
+        if change > max(_LEAST, _RATIO * usual, _NEXT_RATIO * beside):
             cuts.append(k + 1)
     return cuts
 
