@@ -53,7 +53,7 @@ def shot_cuts(clip: UInt8[Tensor, "T H W 3"]) -> list[int]:
 
     A cut is a change of the histogram of luma and chroma that is large, far larger than the usual
     change around it and larger than the one before and after; a pan, a flicker or a dissolve is
-    one of many alike.
+    one of many alike. The last step of a fade to black may still be taken for a cut.
     """
     changes = _histogram_changes(clip.numpy())
     cuts = []
