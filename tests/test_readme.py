@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import demo
+import evaluate
 import sample
 import train
 from pipeline import VideoPipeline
@@ -46,7 +47,9 @@ def test_a_command_parses(command, monkeypatch):
     elif script == "-m":
         importlib.import_module(arguments[0]).parser().parse_args(arguments[1:])
     else:
-        {"sample.py": sample, "demo.py": demo}[script].parser().parse_args(arguments)
+        {"sample.py": sample, "demo.py": demo, "evaluate.py": evaluate}[script].parser().parse_args(
+            arguments
+        )
 
 
 def test_the_readme_has_commands():
