@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,18 +214,22 @@ def killed_again_and_again(tmp_path, num_videos, num_kills, seed):
     (src / "000.txt").write_text("the first")
     command = [sys.executable, "-m", "data.prepare", str(src), str(out), "--size=96"]
     command += ["--shard-videos=1", "--processes=2", "--max-frames=16"]
-    for kill in range(num_kills):
+    kills = 0
+    while kills < num_kills:
         before = count_lines(out / "manifest.jsonl")
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-        while count_lines(out / "manifest.jsonl") <= before:
-            assert process.poll() is None
+        while count_lines(out / "manifest.jsonl") <= before and process.poll() is None:
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.3))
-        assert process.poll() is None, "it ended before it could be killed; give it more to do"
-        if kill % 2:
+        if process.poll() is not None:  # it was done before it could be killed
+            assert process.returncode == 0
+            shutil.rmtree(out)
+            continue
+        if kills % 2:
             os.killpg(process.pid, signal.SIGKILL)
         process.kill()
         process.wait()
+        kills += 1
     last = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "1 skipped\n  broken.mp4: " in last.stdout
     settings = Settings(size=96, max_frames=16)
