@@ -18,14 +18,18 @@ HEAD_DIM = 64
 THETA = 1000.0  # longest period of the positions over 2 pi
 
 
-class SpatialAttention(nn.Module):
-    """Residual self-attention among the positions of one frame."""
+class ResidualAttention(nn.Module):
+    """Norm and projections of an attention layer that starts as identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = ChannelLayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.out = _zero_linear(channels)
+
+
+class SpatialAttention(ResidualAttention):
+    """Residual self-attention among the positions of one frame."""
 
     def forward(
         self, x: Float[Tensor, "B C T H W"], cache: Cache | None = None
@@ -40,20 +44,17 @@ class SpatialAttention(nn.Module):
         return x + rearrange(y, "(b t) (h w) c -> b c t h w", b=B, h=H)
 
 
-class TemporalAttention(nn.Module):
+class TemporalAttention(ResidualAttention):
     """Residual self-attention of each place over its last `window` frames, itself included.
 
     Long clips go through in pieces of a window, so the work a frame does not grow with the length.
     """
 
     def __init__(self, channels: int, window: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         if window < 1:
             raise ValueError(f"window is {window}, but temporal attention needs at least 1 frame")
         self.window = window
-        self.norm = ChannelLayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.out = _zero_linear(channels)
 
     def forward(
         self, x: Float[Tensor, "B C T H W"], cache: Cache | None = None
