@@ -28,7 +28,6 @@ from data.shard_folder import ShardFolder
 from data.shards import write_shard
 from data.tokens import FORMAT, to_stored
 from data.video import to_model_range
-from layers.storage import load_module
 from tokenizer import Tokenizer
 
 
@@ -128,7 +127,7 @@ def encode(encoder: Encoder, out: Path, part: int = 0, num_parts: int = 1) -> Ma
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
     parser = argparse.ArgumentParser(description="Cache the tokens of prepared clips.")
-    parser.add_argument("model", type=Path, help="model folder")
+    parser.add_argument("model", help="model folder or hub id")
     parser.add_argument("shards", help="folder or address of what data.prepare wrote")
     parser.add_argument("out", type=Path, help="folder to write; run again to go on")
     parser.add_argument("--frames", type=int, default=17, help="length of a clip, 1 + s k")
@@ -146,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
     part, num_parts = map(int, args.part.split("/"))
     if args.device == "cuda":
         args.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-    tokenizer = load_module(args.model / "tokenizer").to(args.device)
+    tokenizer = Tokenizer.from_pretrained(args.model).to(args.device)
     source = ShardFolder(args.shards, size=args.size, min_frames=args.frames)
     encoder = Encoder(tokenizer, source, args.frames, args.batch_size)
     records = encode(encoder, args.out, part, num_parts).records.values()
