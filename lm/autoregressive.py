@@ -175,13 +175,13 @@ class Decoder:
         quantize: Quantization | None,
     ) -> None:
         self.sides, rows = len(sides), len(sides) * len(known)
-        self.network = packed(prior.transformer, rows, dtype, quantize)
+        self.network = packed(prior.transformer, dtype, quantize)
         self.read = prior.codes.reader(dtype)
         self.head: nn.Module | DepthHead
         if isinstance(prior.head, DepthHead):
-            self.head = packed(prior.head, rows, dtype, quantize)
+            self.head = packed(prior.head, dtype, quantize)
         else:
-            self.head = pack(prior.output_table().to(dtype), rows, quantize)
+            self.head = pack(prior.output_table().to(dtype), quantize)
         prompts = torch.cat([prior.embedding(prior.prefix(side)) for side in sides]).to(dtype)
         self.x = torch.cat([prompts, self.read(known).repeat(self.sides, 1, 1)], dim=1)
         self.rotary = prior.rotary_table(prior.prefix_length + num_tokens).to(dtype)

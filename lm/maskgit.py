@@ -217,8 +217,8 @@ class MaskGITPrior(Prior):
         steps = _num_steps(steps, int(num_unknown.min()))
         sides = [texts] if guidance_scale == 1.0 else [texts, [[] for _ in texts]]
         every = [text for side in sides for text in side]
-        rows, plain = len(every) * flat.shape[1], torch.is_autocast_enabled(flat.device.type)
-        network = self if plain else packed(self, rows, self.mask.dtype)
+        plain = torch.is_autocast_enabled(flat.device.type)
+        network = self if plain else packed(self, self.mask.dtype)
         for step in range(steps):
             both = (x.repeat(len(sides), 1) for x in (flat, masked))
             logits = guided(network.logits(*both, every).float(), guidance_scale)
