@@ -33,3 +33,10 @@ def test_text_stands_before_the_grid():
     assert axes[:4] == [[0, 0, 0], [1, 1, 1], [2, 2, 2], [3, 3, 3]]
     assert axes[-1] == [4, 4, 4]
     assert axes[5] == [3, 4, 3]
+
+
+def test_the_gradient_is_that_of_the_formula():
+    table = rotary_table(torch.randint(50, (7, 3)), 12, 100.0).double()
+    x = torch.randn(2, 3, 7, 12, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, table), x)
+    assert torch.equal(rotate(x, table), rotate(x.detach(), table))
