@@ -13,6 +13,7 @@ from layers.storage import find_model, load_module, read_manifest, save_module, 
 from lm.autoregressive import AutoregressivePrior
 from lm.packing import Quantization
 from lm.prior import Prior
+from lm.sampling import Sampling
 from lm.text import TextTokenizer
 from tokenizer.model import Tokenizer
 
@@ -110,6 +111,9 @@ class VideoPipeline:
             quantize: "int8" samples from weights of one byte, for an autoregressive prior.
         """
         prior = self._require_prior()
+        sampling = Sampling(
+            guidance_scale, temperature, top_k, top_p, min_p, steps, quantize=quantize
+        )
         self.tokenizer.num_latent_frames(num_frames)
         count = len(prompts) if prompts is not None else 1 if context is None else len(context)
         texts = self._texts(prompts, count)
@@ -131,13 +135,7 @@ class VideoPipeline:
                 generators,
                 context=self.tokenizer.encode(known) if known is not None else None,
                 num_latent_frames=self.tokenizer.num_latent_frames(min(window, kept + missing)),
-                guidance_scale=guidance_scale,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                min_p=min_p,
-                steps=steps,
-                quantize=quantize,
+                sampling=sampling,
             )
             new = self.tokenizer.decode(tokens).clamp(-1, 1)[:, :, kept:]
             clip = new if clip is None else torch.cat([clip, new], dim=2)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lm import AutoregressivePrior, Transformer
+from lm import AutoregressivePrior, Sampling, Transformer
 from lm.export import to_config, to_weights
 from lm.packing import Quantization
 
@@ -67,7 +67,8 @@ def ours(prior: AutoregressivePrior, batch: int, quantize: Quantization | None =
     """Return greedy tokens."""
     texts = [[i, 2 * i, 3 * i] for i in range(batch)]
     generators = [torch.Generator() for _ in texts]
-    return prior.sample(texts, generators, temperature=0.0, quantize=quantize).flatten(1)
+    sampling = Sampling(temperature=0.0, quantize=quantize)
+    return prior.sample(texts, generators, sampling=sampling).flatten(1)
 
 
 def theirs(llama: Any, prior: AutoregressivePrior, batch: int, cache: str) -> Tensor:

@@ -1,7 +1,15 @@
 from lm.autoregressive import AutoregressivePrior
 from lm.lightning_module import PriorModule
 from lm.maskgit import MaskGITPrior
+from lm.sampling import Sampling
 from lm.text import TextTokenizer
 from lm.transformer import Transformer
 
-__all__ = ["AutoregressivePrior", "MaskGITPrior", "PriorModule", "TextTokenizer", "Transformer"]
+__all__ = [
+    "AutoregressivePrior",
+    "MaskGITPrior",
+    "PriorModule",
+    "Sampling",
+    "TextTokenizer",
+    "Transformer",
+]

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from layers.linear import linear
 from lm.factors import Choice, DepthHead
-from lm.logits import check_sampling, choose
+from lm.logits import choose
 from lm.loss import cross_entropy
 from lm.packing import Quantization, pack, packed
 from lm.prior import Places, Prior, Texts, dropped, guided
+from lm.sampling import Sampling
 from lm.transformer import Mask, Transformer
 
 PrefixAttention = Literal["causal", "bidirectional"]
@@ -88,31 +89,23 @@ class AutoregressivePrior(Prior):
         *,
         context: Int[Tensor, "B k h w"] | None = None,
         num_latent_frames: int | None = None,
-        guidance_scale: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        steps: int | None = None,
-        quantize: Quantization | None = None,
+        sampling: Sampling = Sampling(),
     ) -> Int[Tensor, "B t h w"]:
         """Draw tokens one after another; sample i depends on `generators[i]` alone."""
-        check_sampling(temperature, top_k, top_p, min_p)
-        if steps is not None:
+        if sampling.steps is not None:
             raise ValueError("this prior takes one step a token; leave steps out")
         t, h, w = self.window(texts, generators, context, num_latent_frames)
         known = context.flatten(1) if context is not None else self.prefix(texts)[:, :0]
         todo, digits = t * h * w - known.shape[1], len(self.factors or [0])
         uniforms = torch.stack([torch.rand(todo, digits, generator=g) for g in generators])
-        sides = [texts] if guidance_scale == 1.0 else [texts, [[] for _ in texts]]
+        sides = [texts] if sampling.guidance_scale == 1.0 else [texts, [[] for _ in texts]]
 
         def choose_guided(logits: Tensor, uniform: Tensor) -> Tensor:
-            logits = guided(logits.float(), guidance_scale)
-            return choose(logits, uniform, temperature, top_k, top_p, min_p)
+            return choose(guided(logits.float(), sampling.guidance_scale), uniform, sampling)
 
-        dtype = torch.bfloat16 if quantize else self._sampling_dtype()
+        dtype = torch.bfloat16 if sampling.quantize else self._sampling_dtype()
         with torch.inference_mode(), torch.autocast(known.device.type, enabled=False):
-            decoder = Decoder(self, sides, known, t * h * w, dtype, quantize)
+            decoder = Decoder(self, sides, known, t * h * w, dtype, sampling.quantize)
             uniforms = uniforms.to(known.device)
             drawn = [decoder.step(uniforms[:, i], choose_guided) for i in range(todo)]
         flat = torch.cat([known, *(tokens[:, None] for tokens in drawn)], dim=1)

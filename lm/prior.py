@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from layers.configurable import Configurable
 from lm.codes import CodeTable
 from lm.factors import DepthHead, FactorTable
-from lm.packing import Quantization
+from lm.sampling import Sampling
 from lm.sequence import Vocabulary, positions, prefix
 from lm.transformer import Transformer
 
@@ -102,13 +102,7 @@ class Prior(Configurable, nn.Module, ABC):
         *,
         context: Int[Tensor, "B k h w"] | None = None,
         num_latent_frames: int | None = None,
-        guidance_scale: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        steps: int | None = None,
-        quantize: Quantization | None = None,
+        sampling: Sampling = Sampling(),
     ) -> Int[Tensor, "B t h w"]:
         """Draw tokens; sample i depends on `generators[i]` alone.
 
@@ -117,13 +111,7 @@ class Prior(Configurable, nn.Module, ABC):
             generators: A source of randomness a sample.
             context: Tokens of the first k latent frames, kept as they are.
             num_latent_frames: t; the trained window by default, at most that.
-            guidance_scale: uncond + scale (cond - uncond); 1 is off and skips the second pass.
-            temperature: 0 is greedy.
-            top_k: Keep the k likeliest tokens.
-            top_p: Keep the smallest set of tokens that has this probability.
-            min_p: Keep tokens of at least this share of the likeliest one's probability.
-            steps: Calls of the network, where the prior lets one choose.
-            quantize: "int8" for weights of one byte, where reading them takes the time.
+            sampling: How they are drawn.
         """
 
     def window(

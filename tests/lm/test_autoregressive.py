@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lm import AutoregressivePrior, Transformer
+from lm import AutoregressivePrior, Sampling, Transformer
 
 TEXTS = [[3, 1, 4], [1, 5]]
 
@@ -57,7 +57,7 @@ def uncached(prior, texts, generator, context, scale):
 @pytest.mark.parametrize("known", [0, 1])
 def test_cached_sampling_equals_uncached(prior, tokens, known, scale):
     context = tokens[:, :known]
-    sampled = prior.sample(TEXTS, generators(5, 6), context=context, guidance_scale=scale)
+    sampled = prior.sample(TEXTS, generators(5, 6), context=context, sampling=Sampling(scale))
     for i, seed in enumerate((5, 6)):
         alone = uncached(prior, TEXTS[i : i + 1], *generators(seed), context[i : i + 1], scale)
         assert torch.equal(sampled[i : i + 1], alone)
@@ -116,8 +116,8 @@ def test_every_parameter_gets_a_gradient(prior, tokens):
 
 
 def test_greedy_and_top_k_one_agree(prior):
-    greedy = prior.sample(TEXTS, generators(1, 2), temperature=0.0)
-    assert torch.equal(greedy, prior.sample(TEXTS, generators(3, 4), top_k=1))
+    greedy = prior.sample(TEXTS, generators(1, 2), sampling=Sampling(temperature=0.0))
+    assert torch.equal(greedy, prior.sample(TEXTS, generators(3, 4), sampling=Sampling(top_k=1)))
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,13 @@ def test_greedy_and_top_k_one_agree(prior):
         ("temperature", -1.0),
         ("min_p", 1.5),
         ("steps", 3),
+        ("steps", 0),
+        ("choice_temperature", -1.0),
     ],
 )
 def test_sampling_arguments_out_of_range_are_refused(prior, argument, value):
     with pytest.raises(ValueError, match=argument):
-        prior.sample(TEXTS, generators(1, 2), **{argument: value})
+        prior.sample(TEXTS, generators(1, 2), sampling=Sampling(**{argument: value}))
 
 
 def test_a_prompt_that_is_too_long_is_refused(prior, tokens):

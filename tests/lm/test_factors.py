@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lm import AutoregressivePrior, Transformer
+from lm import AutoregressivePrior, Sampling, Transformer
 from lm.factors import FactorTable
 
 TEXTS = [[3, 1, 4], [1, 5]]
@@ -59,12 +59,12 @@ def test_loss_is_the_mean_of_scores(prior):
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_a_sample_does_not_depend_on_its_batch(prior, scale):
-    batch = prior.sample(TEXTS, generators(5, 6), guidance_scale=scale)
-    assert torch.equal(batch[1:], prior.sample(TEXTS[1:], generators(6), guidance_scale=scale))
+    batch = prior.sample(TEXTS, generators(5, 6), sampling=Sampling(scale))
+    assert torch.equal(batch[1:], prior.sample(TEXTS[1:], generators(6), sampling=Sampling(scale)))
 
 
 def test_greedy_digits_are_the_likeliest_one_after_another(prior):
-    greedy = prior.sample(TEXTS, generators(1, 2), temperature=0.0)
+    greedy = prior.sample(TEXTS, generators(1, 2), sampling=Sampling(temperature=0.0))
     every = greedy[:1].repeat(60, 1, 1, 1)
     every[:, 1, 1, 1] = torch.arange(60)
     joint = prior.score(every, TEXTS[:1] * 60)[:, -1].exp().view(4, 3, 5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import AutoregressivePrior, MaskGITPrior, Transformer
+from lm import AutoregressivePrior, MaskGITPrior, Sampling, Transformer
 from lm.packing import Int8Projection, OneDNNProjection, Projection, pack, packed
 
 
@@ -59,8 +59,10 @@ def test_int8_sampling_draws_nearly_the_same():
     for p in prior.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
     texts, generators = [[i] for i in range(24)], [torch.Generator() for _ in range(24)]
-    whole = prior.sample(texts, generators, num_latent_frames=1, temperature=0.0)
-    small = prior.sample(texts, generators, num_latent_frames=1, temperature=0.0, quantize="int8")
+    whole, small = (
+        prior.sample(texts, generators, num_latent_frames=1, sampling=sampling)
+        for sampling in (Sampling(temperature=0.0), Sampling(temperature=0.0, quantize="int8"))
+    )
     same = (whole == small).flatten(1)
     assert same[:, 0].float().mean() > 0.8
     assert not torch.is_inference(small)
@@ -82,7 +84,7 @@ def test_a_masked_prior_samples_under_autocast_too():
     prior = MaskGITPrior(Transformer(width=64, depth=2, num_heads=2), 50, [2, 4, 4]).eval()
     for p in prior.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
-    arguments = {"steps": 1, "temperature": 0.0}
+    arguments = {"sampling": Sampling(steps=1, temperature=0.0)}
     whole = prior.sample([[1], [2]], [torch.Generator(), torch.Generator()], **arguments)
     with torch.autocast("cpu", torch.bfloat16):
         half = prior.sample([[1], [2]], [torch.Generator(), torch.Generator()], **arguments)
