@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lm import AutoregressivePrior, Sampling, Transformer
+from lm import AutoregressivePrior, Condition, Sampling, Transformer
 from lm.export import to_config, to_weights
 from lm.packing import Quantization
 
@@ -63,17 +63,21 @@ def as_llama(prior: AutoregressivePrior) -> Any:
     return llama.eval()
 
 
+def prompts(batch: int) -> Condition:
+    """Return a text of three pieces for each sample."""
+    return Condition([[i, 2 * i, 3 * i] for i in range(batch)])
+
+
 def ours(prior: AutoregressivePrior, batch: int, quantize: Quantization | None = None) -> Tensor:
     """Return greedy tokens."""
-    texts = [[i, 2 * i, 3 * i] for i in range(batch)]
-    generators = [torch.Generator() for _ in texts]
+    generators = [torch.Generator() for _ in range(batch)]
     sampling = Sampling(temperature=0.0, quantize=quantize)
-    return prior.sample(texts, generators, sampling=sampling).flatten(1)
+    return prior.sample(prompts(batch), generators, sampling=sampling).flatten(1)
 
 
 def theirs(llama: Any, prior: AutoregressivePrior, batch: int, cache: str) -> Tensor:
     """Return greedy tokens."""
-    prompt = prior.prefix([[i, 2 * i, 3 * i] for i in range(batch)])
+    prompt = prior.prefix(prompts(batch))
     made = llama.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),

@@ -47,11 +47,9 @@ def bits_of(
 ) -> Float64[Tensor, "B t"]:
     """Return the bits of each latent frame, given those before it; T = 1 + s (t - 1)."""
     tokens: Int[Tensor, "B t h w"] = model.tokenizer.encode(to_model_range(clips))
-    pieces: list[list[int]] = [[] for _ in clips]
-    if model.text is not None and captions is not None:
-        pieces = [model.text.encode(caption) for caption in captions]
+    condition = model.condition(captions if model.text is not None else None, len(clips))
     score = model.prior.score if kind(model.prior) == "bits" else model.prior.pseudo_log_likelihood
-    nats: Float[Tensor, "B N"] = score(tokens, pieces)
+    nats: Float[Tensor, "B N"] = score(tokens, condition)
     return -reduce(nats.double(), "B (t n) -> B t", "sum", t=tokens.shape[1]) / math.log(2)
 
 

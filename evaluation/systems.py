@@ -4,7 +4,6 @@ Each turns the units of a batch into clips of the protocol's length, by the stat
 (`protocols.LENGTH_RULE`).
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -31,6 +30,7 @@ class Model(Protocol):
     text: Any
     size: int
     fps: float
+    takes_actions: bool
     generate: Callable[..., Any]
 
 
@@ -61,13 +61,13 @@ class ModelSystem:
                 f"{protocol.name} needs a prior, but this folder holds a tokenizer alone; choose a "
                 "reconstruction protocol"
             )
-        self.condition = self._condition(inspect.signature(model.generate).parameters)
+        self.condition = self._condition()
 
-    def _condition(self, known: Any) -> str:
+    def _condition(self) -> str:
         """Return what the model is told of a unit."""
         wanted = self.protocol.condition
         if wanted == "actions":
-            if "actions" not in known:
+            if not self.model.takes_actions:
                 raise ValueError(
                     f"{self.protocol.name} gives actions, but this model takes none; choose "
                     "the protocol without actions"
@@ -107,6 +107,10 @@ class ModelSystem:
         new = length - given
         ask = protocols.next_length(seen + new, stride)
         context = real[:, given - seen : given]
+        if "actions" in told:  # one for each frame asked for; those behind the last are cut off
+            rows = told["actions"][:, given - seen :][:, :ask]
+            rest = rows[:, -1:].expand(-1, ask - rows.shape[1], -1)
+            told["actions"] = torch.cat([rows, rest], dim=1)
         clips = self.model.generate(context=context, num_frames=ask, **told)
         clips = self._fit(clips[:, seen : seen + new])
         return torch.cat([real[:, :given], clips], dim=1)

@@ -1,4 +1,5 @@
 from lm.autoregressive import AutoregressivePrior
+from lm.condition import Condition, Guide, Inputs
 from lm.lightning_module import PriorModule
 from lm.maskgit import MaskGITPrior
 from lm.sampling import Sampling
@@ -7,6 +8,9 @@ from lm.transformer import Transformer
 
 __all__ = [
     "AutoregressivePrior",
+    "Condition",
+    "Guide",
+    "Inputs",
     "MaskGITPrior",
     "PriorModule",
     "Sampling",

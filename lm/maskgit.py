@@ -5,15 +5,17 @@ MaskGIT (Chang et al. 2022, arXiv 2202.04200); MAGVIT (Yu et al. 2022, arXiv 221
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from layers.linear import linear
+from lm.condition import Condition, Inputs
 from lm.logits import draw, probabilities
 from lm.loss import cross_entropy
 from lm.masking import Schedule, corrupt, draw_masks, gumbel, lowest, num_steps, still_masked
 from lm.packing import packed
-from lm.prior import Places, Prior, Texts, dropped, guided
+from lm.prior import Places, Prior, guided, of_codes
 from lm.sampling import Sampling
 from lm.transformer import Transformer
 
@@ -37,6 +39,7 @@ class MaskGITPrior(Prior):
             training, since sampling will not always have been right.
         context_share: Share of the training clips whose first latent frames, from one to all but
             one, are given whole, as a continuation has them.
+        inputs: What it can be told beside text: tasks, classes, actions, features.
     """
 
     measure = "bits_per_masked_token"
@@ -55,10 +58,25 @@ class MaskGITPrior(Prior):
         label_smoothing: float = 0.0,
         corruption: float = 0.0,
         context_share: float = 0.25,
+        inputs: Inputs | None = None,
     ) -> None:
         super().__init__(
-            transformer, codebook_size, grid, text_size, text_window, levels, tied, places, None
+            transformer,
+            codebook_size,
+            grid,
+            text_size,
+            text_window,
+            levels,
+            tied,
+            places,
+            None,
+            inputs,
         )
+        if "caption" in self.inputs.tasks:
+            raise ValueError(
+                "a masked prior does not write text one piece after another; leave caption out of "
+                "its tasks, or take an AutoregressivePrior"
+            )
         shares = {"corruption": corruption, "context_share": context_share}
         for name, share in {**shares, "label_smoothing": label_smoothing}.items():
             if not 0 <= share <= 1:
@@ -69,16 +87,16 @@ class MaskGITPrior(Prior):
         self.mask = nn.Parameter(0.5 * torch.randn(1, transformer.width))
 
     def logits(
-        self, tokens: Int[Tensor, "B N"], masked: Bool[Tensor, "B N"], texts: Texts
+        self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B N"], condition: Condition
     ) -> Float[Tensor, "B N V"]:
-        """Return the logits of all tokens given the text and the tokens that are not masked."""
-        return linear(self._states(tokens, masked, texts), self.output_table())
+        """Return the logits of all tokens given the condition and those that are not masked."""
+        return linear(self._states(tokens, masked, condition), self.output_table())
 
     def loss(
         self,
         tokens: Int[Tensor, "B t h w"],
-        texts: Texts,
-        drop: Tensor | None = None,
+        condition: Condition,
+        drop: Bool[Tensor, "B"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """Mean cross-entropy of masked tokens in nats, with what masking the generator draws."""
@@ -86,13 +104,13 @@ class MaskGITPrior(Prior):
         masked = draw_masks(tokens.shape, self.schedule, self.context_share, generator)
         masked = masked.to(flat.device)
         read = corrupt(flat, self.vocabulary.codebook_size, self.corruption, generator)
-        states = self._states(read, masked, dropped(texts, drop))
+        states = self._states(read.view_as(tokens), masked, condition.dropped(drop))
         table, smoothing = self.output_table(), self.label_smoothing
         return cross_entropy(states[masked], table, flat[masked], smoothing).mean()
 
     @torch.no_grad()
     def pseudo_log_likelihood(
-        self, tokens: Int[Tensor, "B t h w"], texts: Texts, groups: int | None = None
+        self, tokens: Int[Tensor, "B t h w"], condition: Condition, groups: int | None = None
     ) -> Float[Tensor, "B N"]:
         """Return log p(token | all others) of each token in nats.
 
@@ -101,7 +119,7 @@ class MaskGITPrior(Prior):
 
         Args:
             tokens: Tokens of clips.
-            texts: Text pieces of each.
+            condition: What each is conditioned on.
             groups: Calls of the network; all tokens n with one n mod `groups` are masked together,
                 so that each is given only the others outside its group. One a token by default.
         """
@@ -114,14 +132,14 @@ class MaskGITPrior(Prior):
         for group in range(groups):
             members = torch.arange(num_tokens, device=flat.device) % groups == group
             masked = members.expand_as(flat)
-            chances = self.logits(flat, masked, texts)[:, members].float().log_softmax(-1)
+            chances = self.logits(tokens, masked, condition)[:, members].float().log_softmax(-1)
             scores[:, members] = chances.gather(-1, flat[:, members, None])[..., 0]
         return scores
 
     @torch.no_grad()
     def sample(
         self,
-        texts: Texts,
+        condition: Condition,
         generators: list[torch.Generator],
         *,
         context: Int[Tensor, "B k h w"] | None = None,
@@ -129,25 +147,20 @@ class MaskGITPrior(Prior):
         sampling: Sampling = Sampling(),
     ) -> Int[Tensor, "B t h w"]:
         """Draw all unknown tokens in a few steps; sample i depends on `generators[i]` alone."""
-        if sampling.quantize is not None:
-            raise ValueError(
-                "a masked prior computes more than it reads, so small weights save nothing; "
-                "leave quantize out"
-            )
-        grid = self.window(texts, generators, context, num_latent_frames)
-        tokens = torch.zeros(len(texts), *grid, dtype=torch.long, device=self.mask.device)
+        grid = self.window(condition, generators, context, num_latent_frames)
+        tokens = torch.zeros(len(condition), *grid, dtype=torch.long, device=self.mask.device)
         unknown = torch.ones_like(tokens, dtype=torch.bool)
         if context is not None:
             tokens[:, : context.shape[1]] = context
             unknown[:, : context.shape[1]] = False
-        return self.fill(tokens, unknown, texts, generators, sampling=sampling)
+        return self.fill(tokens, unknown, condition, generators, sampling=sampling)
 
     @torch.no_grad()
     def fill(
         self,
         tokens: Int[Tensor, "B t h w"],
         unknown: Bool[Tensor, "B t h w"],
-        texts: Texts,
+        condition: Condition,
         generators: list[torch.Generator],
         *,
         sampling: Sampling = Sampling(),
@@ -157,20 +170,22 @@ class MaskGITPrior(Prior):
         Args:
             tokens: Tokens of clips; where unknown, any.
             unknown: True where a token is to be drawn.
-            texts: Text pieces of each sample; none for an unconditional one.
+            condition: What each sample is conditioned on.
             generators: A source of randomness a sample.
             sampling: How they are drawn.
         """
         flat, masked = tokens.flatten(1), unknown.flatten(1)
         num_unknown = masked.sum(1)
+        self.check_sampling(sampling, int(num_unknown.min()))
         steps = num_steps(sampling.steps, int(num_unknown.min()))
-        sides = [texts] if sampling.guidance_scale == 1.0 else [texts, [[] for _ in texts]]
-        every = [text for side in sides for text in side]
+        both = condition if sampling.guidance_scale == 1.0 else condition.with_bare()
+        sides = len(both) // len(flat)
         plain = torch.is_autocast_enabled(flat.device.type)
         network = self if plain else packed(self, self.mask.dtype)
         for step in range(steps):
-            both = (x.repeat(len(sides), 1) for x in (flat, masked))
-            logits = guided(network.logits(*both, every).float(), sampling.guidance_scale)
+            seen = flat.view_as(tokens).repeat(sides, 1, 1, 1)
+            logits = network.logits(seen, masked.repeat(sides, 1), both).float()
+            logits = guided(logits, sampling.guidance_scale)
             noise = torch.stack([torch.rand(2, flat.shape[1], generator=g) for g in generators])
             uniforms, choice = noise.to(flat.device).unbind(1)
             chances = probabilities(logits.flatten(0, 1), sampling)
@@ -183,10 +198,22 @@ class MaskGITPrior(Prior):
             masked = lowest(sureness.masked_fill(~masked, torch.inf), count)
         return flat.view_as(tokens)
 
-    def _states(self, tokens: Tensor, masked: Tensor, texts: Texts) -> Float[Tensor, "B N D"]:
+    def check_sampling(self, sampling: Sampling, num_unknown: int) -> None:
+        if sampling.quantize is not None:
+            raise ValueError(
+                "a masked prior computes more than it reads, so small weights save nothing; "
+                "leave quantize out"
+            )
+        num_steps(sampling.steps, num_unknown)
+
+    def _states(
+        self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B N"], condition: Condition
+    ) -> Float[Tensor, "B N D"]:
         """Return the states of the video's positions; masked tokens are not read."""
-        table = torch.cat([self.table(), self.mask])
-        codes = (tokens + self.vocabulary.first_code).masked_fill(masked, len(table) - 1)
-        ids = torch.cat([self.prefix(texts), codes], dim=1)
-        states = self.transformer(F.embedding(ids, table), self.rotary_table(ids.shape[1]), None)
-        return states[:, self.prefix_length :]
+        table = torch.cat([self.codes(), self.mask])
+        codes = F.embedding(tokens.flatten(1).masked_fill(masked, len(table) - 1), table)
+        codes = rearrange(codes, "b (t n) d -> b t n d", t=tokens.shape[1])
+        lead, body = self.lead(condition), self.body(codes, condition)
+        rotary = self.rotary_table(condition, tokens.shape[1])
+        states = self.transformer(torch.cat([lead, body], dim=1), rotary, None)
+        return of_codes(states[:, lead.shape[1] :], *codes.shape[1:3])

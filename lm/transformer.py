@@ -21,7 +21,7 @@ from layers.norms import RMSNorm
 from layers.rope import rotary_table, rotate
 from layers.swiglu import swiglu
 
-Mask = Bool[Tensor, "N N"] | BlockMask | Literal["causal"] | None
+Mask = Bool[Tensor, "N M"] | BlockMask | Literal["causal"] | None
 """Who sees whom: by a table, each position itself and those before it, or everyone everyone."""
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import train
-from lm import AutoregressivePrior, TextTokenizer, Transformer
+from lm import AutoregressivePrior, Inputs, TextTokenizer, Transformer
 from pipeline import VideoPipeline
 from tokenizer import FSQ, Tokenizer
 
@@ -74,3 +74,24 @@ def pipe(tiny_tokenizer: Tokenizer) -> VideoPipeline:
     )
     text = TextTokenizer.train(["a red circle moving left", "a blue square moving up"], 320)
     return VideoPipeline(tiny_tokenizer, size=32, fps=8.0, prior=prior, text=text)
+
+
+@pytest.fixture
+def new_pipe() -> Callable[..., VideoPipeline]:
+    """Build an untrained model of some tasks, with every parameter away from its start."""
+
+    def build(tokenizer, tasks, kind=AutoregressivePrior, **inputs) -> VideoPipeline:
+        torch.manual_seed(0)
+        prior = kind(
+            Transformer(width=32, depth=1, num_heads=2),
+            codebook_size=200,
+            grid=[3, 4, 4],
+            inputs=Inputs(tasks, **inputs),
+        )
+        with torch.no_grad():
+            for p in prior.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+        text = TextTokenizer.train(["a red circle moving left", "a blue square moving up"], 320)
+        return VideoPipeline(tokenizer, 32, 8.0, prior, text, classes=["cat", "dog"])
+
+    return build

@@ -20,7 +20,7 @@ def video():
 def bits(pipe, frames, latents):
     """The last bits of one pass over some frames."""
     tokens = pipe.tokenizer.encode(to_model_range(frames[None]))
-    nats = pipe.prior.score(tokens, [[]]).reshape(-1, 16).sum(1)
+    nats = pipe.prior.score(tokens, pipe.condition(None, 1)).reshape(-1, 16).sum(1)
     return (-nats / math.log(2))[-latents:].tolist()
 
 

@@ -37,5 +37,5 @@ def test_videos_are_measured_with_and_without_captions(pipe, tmp_path, monkeypat
     assert not [name for name in figures if name.startswith("prompts.")]
     truth = torch.stack([row.clips["truth"] for row in measured.compared])
     tokens = torch.cat([pipe.tokenizer.encode(to_model_range(clip[None])) for clip in truth])
-    nats = pipe.prior.loss(tokens, [[], []]).item()
+    nats = pipe.prior.loss(tokens, pipe.condition(None, 2)).item()
     assert figures["prior.bits_per_token"] == pytest.approx(nats / math.log(2))

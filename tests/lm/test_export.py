@@ -7,10 +7,10 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from lm import AutoregressivePrior, Sampling, Transformer, export
+from lm import AutoregressivePrior, Condition, Sampling, Transformer, export
 from pipeline import VideoPipeline
 
-TEXTS = [[3, 1, 4], [1, 5]]
+TEXTS = Condition([[3, 1, 4], [1, 5]])
 TOKENS = torch.randint(60, (2, 3, 2, 2), generator=torch.Generator().manual_seed(0))
 
 

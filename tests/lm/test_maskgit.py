@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import MaskGITPrior, Sampling, Transformer
+from lm import Condition, MaskGITPrior, Sampling, Transformer
 from lm.masking import draw_masks
 
-TEXTS = [[3, 1, 4], [1, 5]]
+TEXTS = Condition([[3, 1, 4], [1, 5]])
 TOKENS = torch.randint(17, (2, 3, 2, 4), generator=torch.Generator().manual_seed(0))
 
 
@@ -54,11 +54,11 @@ def watch(prior, monkeypatch):
 def test_a_masked_token_is_not_read_and_every_other_is(prior):
     masked = torch.zeros(2, 24, dtype=torch.bool)
     masked[:, 5] = True
-    before = prior.logits(TOKENS.flatten(1), masked, TEXTS)
+    before = prior.logits(TOKENS, masked, TEXTS)
     for place in (0, 5, 23):
         changed = TOKENS.flatten(1).clone()
         changed[:, place] = (changed[:, place] + 1) % 17
-        after = prior.logits(changed, masked, TEXTS)
+        after = prior.logits(changed.view_as(TOKENS), masked, TEXTS)
         assert torch.equal(before, after) == (place == 5)
 
 
@@ -90,13 +90,13 @@ def test_a_token_once_kept_is_never_drawn_again(prior, monkeypatch):
     final = prior.sample(TEXTS, generators(1, 2), sampling=Sampling(steps=8)).flatten(1)
     for (_, before, _), (tokens, after, _) in itertools.pairwise(calls):
         assert not (after & ~before).any()
-        assert torch.equal(tokens[~after], final[~after])
+        assert torch.equal(tokens.flatten(1)[~after], final[~after])
 
 
 def test_without_noise_the_surest_tokens_are_kept_first(prior):
     """One step of greedy decoding against the definition."""
     masked = torch.ones(2, 24, dtype=torch.bool)
-    chances = prior.logits(TOKENS.flatten(1), masked, TEXTS).softmax(-1)
+    chances = prior.logits(TOKENS, masked, TEXTS).softmax(-1)
     sureness, guesses = chances.max(-1)
     kept = sureness.sort(descending=True).indices[:, : 24 - math.floor(24 * math.sqrt(0.5))]
     sampling = Sampling(steps=2, temperature=0.0, choice_temperature=0.0)
@@ -119,7 +119,9 @@ def test_temperature_has_an_effect(prior):
         )
         for temperature in (0.25, 1.0, 4.0)
     }
-    chances = prior.logits(TOKENS[:1].flatten(1), torch.ones(1, 24, dtype=torch.bool), TEXTS[:1])
+    chances = prior.logits(
+        TOKENS[:1], torch.ones(1, 24, dtype=torch.bool), Condition(TEXTS.texts[:1])
+    )
     expected = [(chances / t).softmax(-1).max(-1).values.mean().item() for t in drawn]
     best = chances.argmax(-1)
     seen = [(sample[::2].flatten(1) == best).float().mean().item() for sample in drawn.values()]
@@ -140,13 +142,16 @@ def test_choice_temperature_decides_which_tokens_are_kept(prior, monkeypatch):
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_a_sample_does_not_depend_on_its_batch(prior, scale):
     batch = prior.sample(TEXTS, generators(5, 6), sampling=Sampling(scale))
-    assert torch.equal(batch[1:], prior.sample(TEXTS[1:], generators(6), sampling=Sampling(scale)))
+    assert torch.equal(
+        batch[1:], prior.sample(Condition(TEXTS.texts[1:]), generators(6), sampling=Sampling(scale))
+    )
 
 
 def test_guidance_is_the_formula_in_one_batch(prior, monkeypatch):
     masked = torch.ones(2, 24, dtype=torch.bool)
-    flat = TOKENS.flatten(1)
-    conditional, bare = (prior.logits(flat, masked, texts) for texts in (TEXTS, [[], []]))
+    conditional, bare = (
+        prior.logits(TOKENS, masked, texts) for texts in (TEXTS, Condition([[], []]))
+    )
     calls = watch(prior, monkeypatch)
     sampling = Sampling(guidance_scale=3.0, temperature=0.0, steps=1)
     greedy = prior.sample(TEXTS, generators(1, 2), sampling=sampling)
@@ -160,7 +165,7 @@ def test_the_null_condition_is_what_dropping_a_text_trains(prior):
         prior.loss(TOKENS, texts, drop, torch.Generator().manual_seed(0)).item()
         for texts, drop in (
             (TEXTS, torch.tensor([True, True])),
-            ([[], []], None),
+            (Condition([[], []]), None),
             (TEXTS, torch.tensor([False, False])),
         )
     ]
@@ -172,7 +177,7 @@ def test_loss_is_the_smoothed_cross_entropy_of_masked_tokens():
     generator = torch.Generator().manual_seed(4)
     masked = draw_masks(TOKENS.shape, "cosine", 0.25, generator)
     flat = TOKENS.flatten(1)
-    log_chances = prior.logits(flat, masked, TEXTS).log_softmax(-1)
+    log_chances = prior.logits(TOKENS, masked, TEXTS).log_softmax(-1)
     target = 0.9 * F.one_hot(flat, 17) + 0.1 / 17
     expected = -(target * log_chances).sum(-1)[masked].mean()
     loss = prior.loss(TOKENS, TEXTS, generator=torch.Generator().manual_seed(4))
@@ -184,12 +189,12 @@ def test_pseudo_likelihood_masks_one_token_at_a_time(prior):
     for n in (0, 11, 23):
         masked = torch.zeros(2, 24, dtype=torch.bool)
         masked[:, n] = True
-        chances = prior.logits(flat, masked, TEXTS).log_softmax(-1)
+        chances = prior.logits(TOKENS, masked, TEXTS).log_softmax(-1)
         expected = chances[torch.arange(2), n, flat[:, n]]
         torch.testing.assert_close(scores[:, n], expected)
     assert not hasattr(prior, "score")
     whole = prior.pseudo_log_likelihood(TOKENS, TEXTS, groups=1)
-    chances = prior.logits(flat, torch.ones_like(flat, dtype=torch.bool), TEXTS).log_softmax(-1)
+    chances = prior.logits(TOKENS, torch.ones_like(flat, dtype=torch.bool), TEXTS).log_softmax(-1)
     torch.testing.assert_close(whole, chances.gather(-1, flat[..., None])[..., 0])
 
 
@@ -200,7 +205,11 @@ def test_unknown_tokens_may_lie_anywhere_and_in_different_numbers(prior):
     assert torch.equal(filled[~unknown], TOKENS[~unknown])
     assert not torch.equal(filled, TOKENS)
     alone = prior.fill(
-        TOKENS[1:], unknown[1:], TEXTS[1:], generators(2), sampling=Sampling(steps=5)
+        TOKENS[1:],
+        unknown[1:],
+        Condition(TEXTS.texts[1:]),
+        generators(2),
+        sampling=Sampling(steps=5),
     )
     assert torch.equal(filled[1:], alone)
 
