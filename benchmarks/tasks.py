@@ -9,7 +9,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from pipeline import VideoPipeline
 
 Clips = UInt8[Tensor, "B T H W 3"]
 NUM_FRAMES, CONTEXT_FRAMES, BATCH_SIZE = 17, 5, 18
+Part = TypeVar("Part", list[str], Tensor)
 STORY = ("left", "up", "right", "down")
 
 
@@ -69,15 +70,27 @@ class Study:
         actions: Tensor | None = None,
     ) -> Clips:
         """Return what the model makes of each scene; clip i draws from seed i."""
-        parts, given = [], {"prompts": prompts, "classes": classes, "context": context}
-        given |= {"guide": guide, "mask": mask, "actions": actions}
+        parts = []
         for start in range(0, len(self.truth), BATCH_SIZE):
-            rows = slice(start, start + BATCH_SIZE)
-            some = {name: None if part is None else part[rows] for name, part in given.items()}
-            count = len(self.truth[rows])
-            seeds = list(range(start, start + count))
-            parts.append(self.pipe.generate(task=task, num_frames=NUM_FRAMES, seed=seeds, **some))
+            rows = slice(start, min(start + BATCH_SIZE, len(self.truth)))
+            clips = self.pipe.generate(
+                cut(prompts, rows),
+                NUM_FRAMES,
+                list(range(rows.start, rows.stop)),
+                cut(context, rows),
+                task=task,
+                classes=cut(classes, rows),
+                actions=cut(actions, rows),
+                mask=cut(mask, rows),
+                guide=cut(guide, rows),
+            )
+            parts.append(clips)
         return torch.cat(parts)
+
+
+def cut(part: Part | None, rows: slice) -> Part | None:
+    """Return what some of the scenes are given."""
+    return None if part is None else part[rows]
 
 
 def text(study: Study) -> Row:
@@ -119,12 +132,8 @@ def filling(study: Study, task: str) -> Row:
     hole = torch.zeros(size, size, dtype=torch.bool)
     hole[size // 4 : -size // 4, size // 4 : -size // 4] = True
     hole = hole if task == "inpaint" else ~hole
-    made = study.made(
-        task,
-        prompts=study.captions,
-        guide=study.truth,
-        mask=hole.expand(*study.truth.shape[:4]),
-    )
+    mask = hole.expand(*study.truth.shape[:4])
+    made = study.made(task, prompts=study.captions, guide=study.truth, mask=mask)
     known = (~hole).float()[None, None, :, :, None]
     mean = reduce(study.truth * known, "b t h w c -> b t 1 1 c", "sum") / known.sum()
     grey = mean.round().to(torch.uint8).expand_as(study.truth)
@@ -136,8 +145,8 @@ def control(study: Study) -> Row:
     """Clips made from edges and a prompt against those that the edges were taken from."""
     made = study.made("control", prompts=study.captions, guide=study.truth)
     free = study.made("generate", prompts=study.captions)
-    baseline = psnr(free, study.truth)
-    return Row("control", "PSNR", psnr(made, study.truth), "the prompt alone", baseline)
+    figure, baseline = (psnr(clip, study.truth) for clip in (made, free))
+    return Row("control", "PSNR", figure, "the prompt alone", baseline)
 
 
 def upscaling(study: Study) -> Row:
@@ -156,8 +165,8 @@ def upscaling(study: Study) -> Row:
 
 def rollout(study: Study) -> Row:
     """Frames led to by actions against the true ones; then by the actions of other clips."""
-    steps = [study.source.read(i, NUM_FRAMES).actions for i in range(len(study.truth))]
-    actions = torch.stack([step for step in steps if step is not None])
+    centers = torch.stack([scene.centers for scene in study.scenes])
+    actions = centers.diff(dim=1, prepend=centers[:, :1])
     others = actions[np.random.default_rng(0).permutation(len(actions))]
     figure, baseline = (
         psnr(study.made("rollout", actions=some, context=study.truth[:, :1]), study.truth)
@@ -196,9 +205,8 @@ def story(study: Study) -> Row:
 def _centred(scene: Rendered, study: Study) -> Clips:
     """Return the first frame of a scene, its object moved to the middle of the picture."""
     dx, dy = (study.pipe.size / 2 - scene.centers[0]).round().int().tolist()
-    background = scene.background
-    change = scene.frames[0].short() - background.short()
-    moved = torch.roll(change, (dy, dx), (0, 1)) + background.short()
+    change = scene.frames[0].short() - scene.background.short()
+    moved = torch.roll(change, (dy, dx), (0, 1)) + scene.background.short()
     return moved.to(torch.uint8)[None, None]
 
 
@@ -228,9 +236,9 @@ def long_video(study: Study, key_frames: VideoPipeline | None, num_frames: int) 
             for clip, c in zip(windows, combinations, strict=True)
         ]
     )
-    first, last = right[:, :10].mean(), right[:, -10:].mean()
     way = "windows" if key_frames is None else "key frames"
-    return Row(f"{num_frames} frames by {way}", "last ten windows", last, "first ten", first)
+    name, first, last = f"{num_frames} frames by {way}", right[:, :10].mean(), right[:, -10:].mean()
+    return Row(name, "last ten windows", last, "first ten", first)
 
 
 def psnr(made: Clips, truth: Clips, mask: Bool[Tensor, "H W"] | None = None) -> float:

@@ -30,8 +30,10 @@ class Model(Protocol):
     text: Any
     size: int
     fps: float
-    takes_actions: bool
     generate: Callable[..., Any]
+
+    @property
+    def takes_actions(self) -> bool: ...
 
 
 class ModelSystem:

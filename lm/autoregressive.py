@@ -17,6 +17,7 @@ from lm.decoder import Decoder
 from lm.factors import Choice, DepthHead
 from lm.logits import choose
 from lm.loss import cross_entropy
+from lm.packing import Quantization
 from lm.prior import Places, Prior, guided, of_codes
 from lm.sampling import Sampling
 from lm.transformer import Mask, Transformer
@@ -119,8 +120,9 @@ class AutoregressivePrior(Prior):
         uniforms = torch.stack([torch.rand(todo, digits, generator=g) for g in generators])
         uniforms = uniforms.to(known.device)
         both = condition if sampling.guidance_scale == 1.0 else condition.with_bare()
+        dtype = self.sampling_dtype(sampling.quantize)
         with torch.inference_mode(), torch.autocast(known.device.type, enabled=False):
-            decoder, given = self._decoder(known, both, t, sampling)
+            decoder, given = self._decoder(known, both, t, dtype, sampling.quantize)
             drawn = [
                 decoder.step(uniforms[:, i], chosen(sampling), given.get(i)) for i in range(todo)
             ]
@@ -132,10 +134,14 @@ class AutoregressivePrior(Prior):
             raise ValueError("this prior takes one step a token; leave steps out")
 
     def _decoder(
-        self, known: Int[Tensor, "B k h w"], condition: Condition, t: int, sampling: Sampling
+        self,
+        known: Int[Tensor, "B k h w"],
+        condition: Condition,
+        t: int,
+        dtype: torch.dtype,
+        quantize: Quantization | None,
     ) -> tuple[Decoder, dict[int, Tensor]]:
         """Return a decoder that has read what is known, and what to give it after which step."""
-        dtype = torch.bfloat16 if sampling.quantize else self._sampling_dtype()
         read, (k, h, w) = self.codes.reader(dtype), known.shape[1:]
         codes = read(rearrange(known, "b k h w -> b k (h w)"))
         codes = codes.repeat(len(condition) // len(known), 1, 1, 1)
@@ -148,7 +154,7 @@ class AutoregressivePrior(Prior):
             given = {(i - k) * h * w - 1: actions[:, i] for i in range(k + 1, t)}
         head = self.head if isinstance(self.head, DepthHead) else self.output_table()
         rotary, mask = self.rotary_table(condition, t), self.mask(x.shape[1], lead.shape[1])
-        return Decoder(self.transformer, head, read, x, rotary, mask, sampling.quantize), given
+        return Decoder(self.transformer, head, read, x, rotary, mask, quantize), given
 
     def _nats(self, tokens: Int[Tensor, "B t h w"], condition: Condition) -> Float[Tensor, "B N"]:
         """Return -log p of each token, given the condition and the tokens before it."""
@@ -168,8 +174,10 @@ class AutoregressivePrior(Prior):
         states = self.transformer(x, table, self.mask(x.shape[1], lead.shape[1]))
         return of_codes(states[:, lead.shape[1] - 1 :], *codes.shape[1:3])
 
-    def _sampling_dtype(self) -> torch.dtype:
+    def sampling_dtype(self, quantize: Quantization | None) -> torch.dtype:
         """Return the type of the weights, or under autocast the one that it asks for."""
+        if quantize is not None:
+            return torch.bfloat16
         weight = self.embedding.weight
         if torch.is_autocast_enabled(weight.device.type):
             return torch.get_autocast_dtype(weight.device.type)

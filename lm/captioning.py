@@ -67,11 +67,12 @@ def write_captions(
         raise ValueError("a caption has no text to be guided by; leave guidance_scale at 1")
     window, vocabulary = prior.text_window, prior.vocabulary
     uniforms = torch.stack([torch.rand(window + 1, 1, generator=g) for g in generators])
+    dtype = prior.sampling_dtype(sampling.quantize)
     with torch.inference_mode(), torch.autocast(tokens.device.type, enabled=False):
-        lead, head = prior.lead(asked(tokens), BOS), _head(prior)()
+        lead, head = prior.lead(asked(tokens), BOS).to(dtype), _head(prior)()
         rows = prior.embedding.weight[vocabulary.first_text :][: vocabulary.text_size]
         # Behind its end a text goes on, unread: what stands there is cut off.
-        rows = F.pad(rows, (0, 0, 0, 1))
+        rows = F.pad(rows, (0, 0, 0, 1)).to(dtype)
         table, mask = _rotary(prior, tokens, window + 1), prior.mask(*[lead.shape[1]] * 2)
         read = lambda pieces: F.embedding(pieces, rows)
         decoder = Decoder(prior.transformer, head, read, lead, table, mask, sampling.quantize)

@@ -12,7 +12,7 @@ from lm.actions import by_latent_frame
 from lm.condition import Condition, Guide
 from lm.prior import Prior
 from lm.sampling import Sampling
-from lm.tasks import edge_guide, end_guide, hole_guide, prior_task, small_guide
+from lm.tasks import edge_guide, end_guide, hole_guide, prior_task, small_guide, with_means
 from lm.windows import Span, plan
 
 
@@ -140,10 +140,12 @@ class Generation:
     def _with_known_pixels(
         self, clip: Float[Tensor, "B 3 T H W"], span: Span
     ) -> Float[Tensor, "B 3 T H W"]:
-        """Put the pixels that a guide gives back over those that were sampled."""
+        """Put what a guide shows of the pixels back over what was sampled."""
         if self.guide is not None and self.hole is not None:
             hole = self.hole[:, None, span.start : span.stop]
             return torch.where(hole, clip, self.guide[:, :, span.start : span.stop])
+        if self.guide is not None and self.task == "upscale":
+            return with_means(clip, self.guide[:, :, span.start : span.stop]).clamp(-1, 1)
         if self.guide is not None and self.task == "interpolate":
             return torch.cat([clip[:, :, :-1], self.guide[:, :, span.part + 1, None]], dim=2)
         return clip

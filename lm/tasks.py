@@ -2,7 +2,8 @@
 
 MAGVIT (Yu et al. 2022, arXiv 2212.05199), VideoPoet (Kondratyuk et al. 2023, arXiv 2312.14125).
 A hole is grey before it is encoded, and every token that touches it is replaced by one learnt
-vector; the target is the whole clip, and known pixels are put back over it afterwards.
+vector; the target is the whole clip, and known pixels are put back over it afterwards. So are the
+means of four pixels that a small copy shows.
 """
 
 from collections.abc import Callable, Mapping
@@ -116,6 +117,14 @@ def edges(clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 3 T H W"]:
 def shrink(clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 3 T H2 W2"]:
     """Return a clip of half the height and width, each pixel the mean of four."""
     return reduce(clip, "b c t (h y) (w x) -> b c t h w", "mean", y=UPSCALE, x=UPSCALE)
+
+
+def with_means(
+    clip: Float[Tensor, "B 3 T H W"], small: Float[Tensor, "B 3 T H2 W2"]
+) -> Float[Tensor, "B 3 T H W"]:
+    """Shift each four pixels of a clip to the mean that a small copy of it has."""
+    shift = small - shrink(clip)
+    return clip + repeat(shift, "b c t h w -> b c t (h y) (w x)", y=UPSCALE, x=UPSCALE)
 
 
 def training_guide(

@@ -36,7 +36,7 @@ def arguments(tokens, *more):
         "--data.val_clips=1",
         f"--model.init_args.prior.init_args.transformer={prior}",
         "--model.init_args.prior.init_args.codebook_size=200",
-        "--model.init_args.prior.init_args.levels=null",
+        "--model.init_args.prior.init_args.levels=[8, 5, 5]",
         "--model.init_args.prior.init_args.grid=[2, 4, 4]",
         f"--model.init_args.tokenizer_folder={tokens.parent}/tokenizer",
         "--model.init_args.max_steps=2",

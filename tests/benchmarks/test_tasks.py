@@ -19,7 +19,7 @@ class Oracle:
 
     size = 64
 
-    def generate(self, task, num_frames, seed, actions=None, **given):
+    def generate(self, prompts, num_frames, seed, context, task, actions, **given):
         indices = seed if actions is None else [self.whose(one) for one in actions]
         return torch.stack([SOURCE.read(i, num_frames).frames for i in indices])
 

@@ -71,6 +71,11 @@ def test_a_caption_does_not_depend_on_its_batch():
     assert both[1:] == write_captions(prior, TOKENS[1:], generators(4), Sampling())
 
 
+def test_small_weights_write_too():
+    texts = write_captions(new_prior(), TOKENS, generators(3, 4), Sampling(quantize="int8"))
+    assert len(texts) == 2
+
+
 def test_a_prior_learns_to_say_what_it_sees():
     prior, texts = new_prior().train(), [[3, 1, 4], [5]]
     optimizer = torch.optim.Adam(prior.parameters(), 0.01)

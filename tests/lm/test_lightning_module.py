@@ -15,10 +15,12 @@ MIXTURE = {"generate": 2.0, "interpolate": 1.0, "caption": 1.0}
 
 
 # Without the command line, Lightning warns that networks are saved as hyperparameters too.
+pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+
+
 @pytest.fixture
 def module():
-    with pytest.warns(UserWarning, match="instance of `nn.Module`"):
-        return new_module(MIXTURE)
+    return new_module(MIXTURE)
 
 
 def new_module(tasks):

@@ -18,6 +18,7 @@ from lm.tasks import (
     small_guide,
     touched,
     training_guide,
+    with_means,
 )
 
 CLIP = torch.rand(2, 3, 9, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -86,6 +87,15 @@ def test_a_small_clip_has_the_means_of_four_pixels_and_lies_on_every_other_place
     torch.testing.assert_close(small, expected)
     guide = small_guide(tiny_tokenizer.encode, small)
     assert (guide.tokens.shape, guide.step) == ((2, 3, 2, 2), 2)
+
+
+def test_a_clip_takes_the_means_of_its_small_copy_and_nothing_else():
+    other = torch.rand(CLIP.shape, generator=generator()) * 2 - 1
+    made = with_means(other, shrink(CLIP))
+    torch.testing.assert_close(shrink(made), shrink(CLIP))
+    inner, before = (x[..., ::2, ::2] - x[..., 1::2, ::2] for x in (made, other))
+    torch.testing.assert_close(inner, before)
+    torch.testing.assert_close(with_means(CLIP, shrink(CLIP)), CLIP)
 
 
 @pytest.mark.parametrize("sides", [(0.25, 0.6), (0.4, 0.9)])
