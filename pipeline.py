@@ -22,6 +22,7 @@ from lm.request import Request
 from lm.sampling import Sampling
 from lm.tasks import UPSCALE
 from lm.text import TextTokenizer
+from lm.text_encoder import T5TextEncoder
 from tokenizer import FrameTokenizer
 from tokenizer.model import Tokenizer
 
@@ -38,6 +39,7 @@ class VideoPipeline:
         fingerprint: Of the tokenizer that the prior was trained with; checked against this one.
         classes: Names of the classes that the prior knows, in the order of their numbers.
         guide_tokenizer: Encodes guides, where the prior was trained with another one for them.
+        text_encoder: Reads prompts, where the prior was trained with one; only its name is saved.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class VideoPipeline:
         fingerprint: str | None = None,
         classes: list[str] | None = None,
         guide_tokenizer: Tokenizer | None = None,
+        text_encoder: T5TextEncoder | None = None,
     ) -> None:
         own = tokenizer.fingerprint()
         if fingerprint is not None and fingerprint != own:
@@ -61,6 +64,7 @@ class VideoPipeline:
         self.prior, self.text = prior.eval() if prior is not None else None, text
         self.classes = classes or []
         self.guide_tokenizer = guide_tokenizer.eval() if guide_tokenizer is not None else None
+        self.text_encoder = text_encoder
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> "VideoPipeline":
@@ -73,7 +77,7 @@ class VideoPipeline:
         pieces = folder / "prior" / "text.model"
         text = TextTokenizer(pieces.read_bytes()) if pieces.is_file() else None
         tokenizer = load_module(folder / "tokenizer")
-        guides = folder / "guide_tokenizer"
+        guides, encoder = folder / "guide_tokenizer", facts.get("text_encoder")
         return cls(
             tokenizer,
             facts["size"],
@@ -83,6 +87,7 @@ class VideoPipeline:
             facts["tokenizer_fingerprint"],
             facts.get("classes"),
             load_module(guides) if guides.is_dir() else None,
+            T5TextEncoder(encoder["model"], encoder["window"]) if encoder is not None else None,
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -100,6 +105,8 @@ class VideoPipeline:
         facts = {"size": self.size, "fps": self.fps}
         facts |= {"tokenizer_fingerprint": self.tokenizer.fingerprint()}
         facts |= {"classes": self.classes} if self.classes else {}
+        if (encoder := self.text_encoder) is not None:
+            facts |= {"text_encoder": {"model": encoder.model, "window": encoder.window}}
         write_manifest(folder, facts)
 
     def generate(
@@ -270,10 +277,12 @@ class VideoPipeline:
         """Return prompts as the prior reads them; for None, so many without text."""
         if prompts is None:
             return Condition([[] for _ in range(count)])
-        text = self._require_text()
         for prompt in prompts:
             if not prompt.strip():
                 raise ValueError("a prompt is empty; use prompts=None for unconditional samples")
+        if self.text_encoder is not None:
+            return Condition([[] for _ in prompts], states=self.text_encoder.encode(prompts))
+        text = self._require_text()
         return Condition([text.encode(prompt) for prompt in prompts])
 
     def _require_text(self) -> TextTokenizer:

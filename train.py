@@ -100,6 +100,7 @@ class CLI(LightningCLI):
                     module.text,
                     classes=module.classes,
                     guide_tokenizer=module.guide_tokenizer,
+                    text_encoder=module.text_encoder,
                 )
             pipeline.save_pretrained(folder)
         print(f"model written to {folder}")

@@ -4,6 +4,7 @@ from lm.lightning_module import PriorModule
 from lm.maskgit import MaskGITPrior
 from lm.sampling import Sampling
 from lm.text import TextTokenizer
+from lm.text_encoder import T5TextEncoder
 from lm.transformer import Transformer
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MaskGITPrior",
     "PriorModule",
     "Sampling",
+    "T5TextEncoder",
     "TextTokenizer",
     "Transformer",
 ]

@@ -153,7 +153,9 @@ class AutoregressivePrior(Prior):
             x = torch.cat([x, actions[:, k]], dim=1)
             given = {(i - k) * h * w - 1: actions[:, i] for i in range(k + 1, t)}
         head = self.head if isinstance(self.head, DepthHead) else self.output_table()
-        rotary, mask = self.rotary_table(condition, t), self.mask(x.shape[1], lead.shape[1])
+        places = self.positions(condition, t)
+        mask = self.mask(len(places), lead.shape[1])
+        rotary, mask = self.rotary(places), self.seen(mask, places, self.on_grid(condition, t))
         return Decoder(self.transformer, head, read, x, rotary, mask, quantize), given
 
     def _nats(self, tokens: Int[Tensor, "B t h w"], condition: Condition) -> Float[Tensor, "B N"]:
@@ -170,8 +172,10 @@ class AutoregressivePrior(Prior):
         codes = self.codes.read(rearrange(tokens, "b t h w -> b t (h w)"))
         lead, body = self.lead(condition), self.body(codes, condition)
         x = torch.cat([lead, body[:, :-1]], dim=1)
-        table = self.rotary_table(condition, codes.shape[1])[:, :-1]
-        states = self.transformer(x, table, self.mask(x.shape[1], lead.shape[1]))
+        places = self.positions(condition, codes.shape[1])[:-1]
+        on_grid = self.on_grid(condition, codes.shape[1])[:-1]
+        mask = self.seen(self.mask(x.shape[1], lead.shape[1]), places, on_grid)
+        states = self.transformer(x, self.rotary(places), mask)
         return of_codes(states[:, lead.shape[1] - 1 :], *codes.shape[1:3])
 
     def sampling_dtype(self, quantize: Quantization | None) -> torch.dtype:

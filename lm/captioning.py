@@ -16,6 +16,7 @@ from lm.logits import choose
 from lm.loss import cross_entropy
 from lm.sampling import Sampling
 from lm.sequence import BOS, line
+from lm.transformer import Masks
 
 _NOTHING = -1  # behind the end of a shorter text
 
@@ -42,7 +43,7 @@ def caption_loss(
     pieces = targets[:, :-1].clamp(0, end - 1)  # what stands behind an end is predicted from none
     pieces = prior.embedding(prior.vocabulary.first_text + pieces)
     x = torch.cat([lead, pieces], dim=1)
-    table, mask = _rotary(prior, tokens, length), prior.mask(x.shape[1], lead.shape[1])
+    table, mask = _layout(prior, tokens, length)
     states = prior.transformer(x, table, mask)[:, lead.shape[1] - 1 :]
     known = targets != _NOTHING
     return cross_entropy(states[known], _head(prior)(), targets[known]).mean()
@@ -73,7 +74,7 @@ def write_captions(
         rows = prior.embedding.weight[vocabulary.first_text :][: vocabulary.text_size]
         # Behind its end a text goes on, unread: what stands there is cut off.
         rows = F.pad(rows, (0, 0, 0, 1)).to(dtype)
-        table, mask = _rotary(prior, tokens, window + 1), prior.mask(*[lead.shape[1]] * 2)
+        table, mask = _layout(prior, tokens, window + 1)
         read = lambda pieces: F.embedding(pieces, rows)
         decoder = Decoder(prior.transformer, head, read, lead, table, mask, sampling.quantize)
         pick = lambda logits, uniform: choose(logits.float(), uniform, sampling)
@@ -85,12 +86,18 @@ def write_captions(
     return [text[: text.index(end)] if end in text else text[:window] for text in texts]
 
 
-def _rotary(
+def _layout(
     prior: AutoregressivePrior, tokens: Int[Tensor, "B t h w"], length: int
-) -> Float[Tensor, "two N head_dim"]:
-    """Return the rotary table of the lead and of so many pieces, behind all axes of the clip."""
-    first = prior.prefix_length + max(prior.grid)
-    return prior.rotary(torch.cat([prior.lead_places(asked(tokens)), line(length, first)]))
+) -> tuple[Float[Tensor, "two N head_dim"], Masks]:
+    """Return the rotary table of the lead and of so many pieces, and who sees whom.
+
+    The pieces stand behind all axes of the clip.
+    """
+    condition, first = asked(tokens), prior.prefix_length + max(prior.grid)
+    lead, on_grid = prior.lead_places(condition), prior.on_grid(condition)
+    places = torch.cat([lead, line(length, first)])
+    mask = prior.mask(len(places), len(lead))
+    return prior.rotary(places), prior.seen(mask, places, F.pad(on_grid, (0, length)))
 
 
 def _head(prior: AutoregressivePrior) -> CodeTable:

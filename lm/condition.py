@@ -28,6 +28,8 @@ class Inputs(Configurable):
         action_bins: Bins into which each range is cut.
         guide_codebook_size: Codes of the tokenizer that encodes guides, where it is another one.
         feature_size: Numbers in each row of features; 0 without.
+        state_size: Numbers in each state of a text encoder that reads the prompts; 0 without one.
+        state_window: States of the longest prompt.
     """
 
     def __init__(
@@ -38,11 +40,14 @@ class Inputs(Configurable):
         action_bins: int = 16,
         guide_codebook_size: int | None = None,
         feature_size: int = 0,
+        state_size: int = 0,
+        state_window: int = 64,
     ) -> None:
         self.tasks: list[Task] = ["generate"] if tasks is None else tasks
         self.num_classes, self.action_bins = num_classes, action_bins
         self.action_ranges = action_ranges or []
         self.guide_codebook_size, self.feature_size = guide_codebook_size, feature_size
+        self.state_size, self.state_window = state_size, state_window if state_size else 0
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise ValueError(f"tasks are {self.tasks}; name one or more, each once")
         for low, high in self.action_ranges:
@@ -96,6 +101,12 @@ class Inputs(Configurable):
                 f"features have {size} numbers a row, but this prior was trained with "
                 f"{self.feature_size}"
             )
+        shape = () if condition.states is None else tuple(condition.states.shape[1:])
+        if shape not in ((), (self.state_window, self.state_size)):
+            raise ValueError(
+                f"the prompts are {shape[0]} states of {shape[1]} numbers, but this prior reads "
+                f"{self.state_window} of {self.state_size}; take the text encoder of training"
+            )
         counts = condition.counts()
         if len(set(counts.values())) > 1:
             raise ValueError(f"a condition speaks of different numbers of clips: {counts}")
@@ -146,6 +157,7 @@ class Condition:
         actions: Bins of the s actions of A dimensions that lead to each latent frame; -1 for none.
         guide: Tokens of another clip.
         features: Rows of numbers, such as the loudness of each latent frame's time.
+        states: Of a text encoder that has read the prompts; None for no prompts.
     """
 
     texts: Texts
@@ -154,6 +166,7 @@ class Condition:
     actions: Int[Tensor, "B t s A"] | None = None
     guide: Guide | None = None
     features: Float[Tensor, "B n F"] | None = None
+    states: Float[Tensor, "B m S"] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -162,7 +175,7 @@ class Condition:
         """Return how many clips each part speaks of."""
         guide = None if self.guide is None else self.guide.tokens
         parts = {"classes": self.classes, "actions": self.actions, "features": self.features}
-        parts |= {"texts": self.texts, "guides": guide}
+        parts |= {"texts": self.texts, "guides": guide, "states": self.states}
         return {name: len(part) for name, part in parts.items() if part is not None}
 
     def dropped(self, drop: Bool[Tensor, "B"] | None) -> "Condition":
@@ -174,7 +187,10 @@ class Condition:
         classes = self.classes
         if classes is not None:
             classes = [None if gone else one for gone, one in zip(out, classes, strict=True)]
-        return replace(self, texts=texts, classes=classes)
+        states = self.states
+        if states is not None:
+            states = states * ~drop[:, None, None].to(states.device)
+        return replace(self, texts=texts, classes=classes, states=states)
 
     def with_bare(self) -> "Condition":
         """Return the conditions of a batch, then again without text and class, for guidance."""
@@ -184,5 +200,7 @@ class Condition:
             None if x is None else torch.cat([x, x]) for x in (self.actions, self.features)
         )
         guide = None if self.guide is None else self.guide.twice()
-        texts = [*self.texts, *bare.texts]
-        return Condition(texts, self.task, classes, actions, guide, features)
+        texts, states = [*self.texts, *bare.texts], None
+        if self.states is not None and bare.states is not None:
+            states = torch.cat([self.states, bare.states])
+        return Condition(texts, self.task, classes, actions, guide, features, states)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lm.factors import Choice, DepthHead
 from lm.packing import Quantization, pack, packed
-from lm.transformer import Mask, Transformer
+from lm.transformer import Masks, Transformer
 
 
 class Decoder:
@@ -23,7 +23,7 @@ class Decoder:
         read: From tokens to vectors.
         x: What is read first; for guidance the batch, then again its other side.
         rotary: Of all positions that there will be.
-        mask: Who sees whom in `x`.
+        mask: Who sees whom among all of them; layers in turn, where it is a list.
         quantize: "int8" for weights of one byte.
     """
 
@@ -32,9 +32,9 @@ class Decoder:
         transformer: Transformer,
         head: Float[Tensor, "V D"] | DepthHead,
         read: Callable[[Tensor], Tensor],
-        x: Float[Tensor, "B N D"],
-        rotary: Float[Tensor, "two N2 head_dim"],
-        mask: Mask,
+        x: Float[Tensor, "B n D"],
+        rotary: Float[Tensor, "two N head_dim"],
+        mask: Masks,
         quantize: Quantization | None,
     ) -> None:
         dtype = x.dtype
@@ -63,20 +63,25 @@ class Decoder:
         """
         start = self.cache.length
         rotary = self.rotary[:, start : start + self.x.shape[1]]
-        states = self.network(self.x, rotary, self.mask, self.cache)[:, -1]
+        states = self.network(self.x, rotary, self._mask(), self.cache)[:, -1]
         if isinstance(self.head, DepthHead):
             tokens = self.head.draw(states, uniforms, choose)
         else:
             tokens = choose(self.head(states), uniforms[:, 0])
         self.x = self.read(tokens)[:, None].repeat(len(self.x) // len(tokens), 1, 1)
-        self.mask = "causal"
         if given is not None:
             self.x = torch.cat([self.x, given], dim=1)
-            self.mask = self._mask()
         return tokens
 
-    def _mask(self) -> Mask:
-        """Return the mask of several new positions: each sees all before it."""
+    def _mask(self) -> Masks:
+        """Return whom the new positions see."""
         start, new = self.cache.length, self.x.shape[1]
-        whole = torch.ones(new, start + new, dtype=torch.bool, device=self.x.device)
+        end = start + new
+        if isinstance(self.mask, list):
+            return [mask[start:end, :end] for mask in self.mask]
+        if start == 0:
+            return self.mask[:end, :end] if isinstance(self.mask, Tensor) else self.mask
+        if new == 1:
+            return "causal"
+        whole = torch.ones(new, end, dtype=torch.bool, device=self.x.device)
         return whole.tril(start)

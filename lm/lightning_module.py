@@ -23,6 +23,7 @@ from lm.maskgit import MaskGITPrior
 from lm.prior import Prior
 from lm.tasks import PIXEL_TASKS, TrainingTask, check_training, prior_task, training_guide
 from lm.text import TextTokenizer
+from lm.text_encoder import T5TextEncoder
 from tokenizer import FrameTokenizer, Tokenizer
 from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
@@ -42,6 +43,7 @@ class PriorModule(TrainedModule):
         guide_tokenizer_folder: Model folder of the tokenizer of guides, where it is another one.
         single_frames: Encode every frame as an image of its own: a prior of key frames.
         seed: Decides which step has which task.
+        text_encoder: Reads the prompts instead of pieces learnt from the captions.
     """
 
     tokenizer: Tokenizer | FrameTokenizer
@@ -58,6 +60,7 @@ class PriorModule(TrainedModule):
         guide_tokenizer_folder: str | None = None,
         single_frames: bool = False,
         seed: int = 0,
+        text_encoder: T5TextEncoder | None = None,
     ) -> None:
         super().__init__(max_steps, recipe)
         self.save_hyperparameters()
@@ -65,7 +68,7 @@ class PriorModule(TrainedModule):
         self.tokenizer_folder, self.text_dropout = tokenizer_folder, text_dropout
         self.tasks: dict[TrainingTask, float] = {"generate": 1.0} if tasks is None else tasks
         self.guide_tokenizer_folder, self.single_frames = guide_tokenizer_folder, single_frames
-        self.seed = seed
+        self.seed, self.text_encoder = seed, text_encoder
         check_training(self.tasks, prior.inputs)
         self.text: TextTokenizer | None = None
         self.classes: list[str] = []
@@ -92,6 +95,7 @@ class PriorModule(TrainedModule):
                 f"{self.tokenizer_folder} is {own}; give the folder that belongs to it"
             )
         self.fingerprint = own
+        self._check_text_encoder()
         self._hold("tokenizer", tokenizer)
         self._hold("guide_tokenizer", self._open_guide_tokenizer())
         data = getattr(self.trainer, "datamodule", None)
@@ -104,6 +108,16 @@ class PriorModule(TrainedModule):
                 )
         if isinstance(data, VideoDataModule | TokenDataModule):
             self._learn_captions(data.train.captions)
+
+    def _check_text_encoder(self) -> None:
+        encoder, inputs = self.text_encoder, self.prior.inputs
+        own = (0, 0) if encoder is None else (encoder.width, encoder.window)
+        if own != (inputs.state_size, inputs.state_window):
+            raise ValueError(
+                f"the text encoder makes {own[1]} states of {own[0]} numbers, but the prior's "
+                f"inputs have state_window {inputs.state_window} and state_size "
+                f"{inputs.state_size}; set them to that"
+            )
 
     def _open_guide_tokenizer(self) -> Tokenizer | None:
         if self.guide_tokenizer_folder is None:
@@ -183,44 +197,50 @@ class PriorModule(TrainedModule):
         dropout: float,
     ) -> Float[Tensor, ""]:
         """Return the loss of one task on a batch, in nats."""
-        tokens, texts = self._tokens(batch), self._texts(batch)
+        tokens = self._tokens(batch)
         if task == "caption":
             assert isinstance(self.prior, AutoregressivePrior)
-            return caption_loss(self.prior, tokens, texts)
-        drop = torch.rand(len(texts), generator=generator) < dropout if dropout else None
-        condition = self._condition(batch, task, tokens, texts, generator)
+            return caption_loss(self.prior, tokens, self._texts(batch.captions))
+        drop = torch.rand(len(tokens), generator=generator) < dropout if dropout else None
+        condition = self._condition(batch, task, tokens.shape[1], generator)
         return self.prior.loss(tokens, condition, drop, generator)
 
     @torch.no_grad()
     def _tokens(self, batch: Batch | TokenBatch) -> Int[Tensor, "B t h w"]:
         return batch.tokens if isinstance(batch, TokenBatch) else self.tokenizer.encode(batch.clip)
 
-    def _texts(self, batch: Batch | TokenBatch) -> list[list[int]]:
+    def _texts(self, captions: list[str]) -> list[list[int]]:
         if self.text is None:
-            return [[] for _ in batch.captions]
-        return [self.text.encode(caption) for caption in batch.captions]
+            return [[] for _ in captions]
+        return [self.text.encode(caption) for caption in captions]
+
+    def _told(self, captions: list[str]) -> Condition:
+        """Return captions as the prior reads them."""
+        if self.text_encoder is None:
+            return Condition(self._texts(captions))
+        states = self.text_encoder.encode(captions).to(self.device)
+        return Condition([[] for _ in captions], states=states)
 
     @torch.no_grad()
     def _condition(
         self,
         batch: Batch | TokenBatch,
         task: TrainingTask,
-        tokens: Int[Tensor, "B t h w"],
-        texts: list[list[int]],
+        num_latent_frames: int,
         generator: torch.Generator,
     ) -> Condition:
         """Return what a task gives the prior, made of the batch itself."""
-        bare = Condition([[] for _ in texts])
+        bare, told = Condition([[] for _ in batch.captions]), self._told(batch.captions)
         if task == "class":  # clips of a class never seen have none
             known = {name: number for number, name in enumerate(self.classes)}
             return replace(bare, classes=[known.get(caption) for caption in batch.captions])
         if isinstance(batch, TokenBatch):
-            return Condition(texts)
+            return told
         if task == "rollout":
             return replace(bare, actions=self._actions(batch))
         encode = (self.guide_tokenizer or self.tokenizer).encode
-        guide = training_guide(task, batch.clip, encode, tokens.shape[1], generator)
-        return Condition(texts, prior_task(task), guide=guide)
+        guide = training_guide(task, batch.clip, encode, num_latent_frames, generator)
+        return replace(told, task=prior_task(task), guide=guide)
 
     def _actions(self, batch: Batch) -> Int[Tensor, "B t s A"]:
         if batch.actions is None:
@@ -230,7 +250,7 @@ class PriorModule(TrainedModule):
 
     def _log_pictures(self, batch: Batch | TokenBatch) -> None:
         tokens = self._tokens(batch)[:4]
-        condition = Condition(self._texts(batch)[:4])
+        condition = self._told(batch.captions[:4])
         generators = [torch.Generator().manual_seed(i) for i in range(len(tokens))]
         sampled = self.prior.sample(condition, generators, num_latent_frames=tokens.shape[1])
         clips = [to_uint8(self.tokenizer.decode(part).float()) for part in (tokens, sampled)]

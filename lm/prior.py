@@ -16,9 +16,10 @@ from lm.codes import CodeTable
 from lm.condition import Condition, Inputs
 from lm.factors import DepthHead, FactorTable
 from lm.guide import GuideTable
+from lm.patterns import narrowed
 from lm.sampling import Sampling
 from lm.sequence import PAD, VIDEO, Grid, Vocabulary, head, lattice, line
-from lm.transformer import Transformer
+from lm.transformer import Mask, Masks, Transformer
 
 Places = Literal["grid", "line"]
 
@@ -69,6 +70,8 @@ class Prior(Configurable, nn.Module, ABC):
         self.guide = GuideTable(width, std, size) if self.inputs.guided else None
         size = self.inputs.feature_size
         self.features = Linear(size, width) if size else None
+        size = self.inputs.state_size
+        self.states = Linear(size, width) if size else None
         self.factors = factors
         if factors is None:
             self.codes = CodeTable(codebook_size, width, std, levels)
@@ -175,7 +178,7 @@ class Prior(Configurable, nn.Module, ABC):
     @property
     def prefix_length(self) -> int:
         """Positions before the video where there is no guide."""
-        return self.text_window + 3 + (self.inputs.num_classes > 0)
+        return self.text_window + self.inputs.state_window + 3 + (self.inputs.num_classes > 0)
 
     def table(self) -> Float[Tensor, "V D"]:
         """Return the vector that stands for each entry of the vocabulary."""
@@ -198,9 +201,13 @@ class Prior(Configurable, nn.Module, ABC):
         return ids.to(self.embedding.weight.device)
 
     def lead(self, condition: Condition, marker: int = VIDEO) -> Float[Tensor, "B L D"]:
-        """Return the vectors before what is predicted: prefix, guide, features, `marker`."""
+        """Return the vectors before what is predicted: prompt, guide, features, `marker`."""
         vectors = self.embedding(self.prefix(condition, marker))
         parts = [vectors[:, :-1]]
+        if self.states is not None:
+            shape = len(vectors), self.inputs.state_window, self.inputs.state_size
+            told = condition.states
+            parts.append(self.states(vectors.new_zeros(shape) if told is None else told))
         if condition.guide is not None and self.guide is not None:
             parts.append(self.guide(condition.guide, self.codes))
         if condition.features is not None and self.features is not None:
@@ -223,16 +230,40 @@ class Prior(Configurable, nn.Module, ABC):
             codes = torch.cat([actions[:, : codes.shape[1]], codes], dim=2)
         return rearrange(codes, "b t n d -> b (t n) d")
 
-    def rotary_table(
-        self, condition: Condition, num_latent_frames: int
-    ) -> Float[Tensor, "two N head_dim"]:
-        """Return the rotary table of the positions of lead and body."""
+    def positions(self, condition: Condition, num_latent_frames: int) -> Int[Tensor, "N 3"]:
+        """Return the positions (t, h, w) of lead and body."""
         frames = [lattice((num_latent_frames, *self.grid[1:]), self.prefix_length)]
         if condition.actions is not None:
             _, _, *slots = condition.actions.shape
             frames = [lattice((num_latent_frames, *slots), self.prefix_length), *frames]
         body = rearrange(torch.cat(frames, dim=1), "t n three -> (t n) three")
-        return self.rotary(torch.cat([self.lead_places(condition), body]))
+        return torch.cat([self.lead_places(condition), body])
+
+    def on_grid(self, condition: Condition, num_latent_frames: int = 0) -> Bool[Tensor, "N"]:
+        """Return which positions of lead and body are tokens of a video or of its guide."""
+        features = 0 if condition.features is None else condition.features.shape[1]
+        guide = 0 if condition.guide is None else condition.guide.tokens[0].numel()
+        actions = 0 if condition.actions is None else condition.actions[0, 0].numel()
+        frame = [False] * actions + [True] * (self.grid[1] * self.grid[2])
+        lead = [False] * (self.prefix_length - 1) + [True] * guide + [False] * (features + 1)
+        return torch.tensor(lead + frame * num_latent_frames)
+
+    def seen(self, mask: Mask, places: Int[Tensor, "M 3"], on_grid: Bool[Tensor, "M"]) -> Masks:
+        """Return who sees whom in a sequence of N positions, layer by layer where they differ.
+
+        Args:
+            mask: Who would see whom if all layers were alike.
+            places: Position (t, h, w) of each, and perhaps of more behind.
+            on_grid: Which of them are tokens of a video or of its guide.
+        """
+        if not self.transformer.cells:
+            return mask
+        device = self.embedding.weight.device
+        table = torch.ones(len(places), len(places), dtype=torch.bool, device=device)
+        table = table.tril() if mask == "causal" else table if mask is None else mask
+        count, origin = len(table), self.prefix_length
+        places, on_grid = places[:count].to(device) - origin, on_grid[:count].to(device)
+        return narrowed(table, self.transformer.cells, places, on_grid)
 
     def lead_places(self, condition: Condition) -> Int[Tensor, "L 3"]:
         """Return the positions of `lead`; those of a guide lie on the video's grid."""

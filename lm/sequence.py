@@ -1,6 +1,6 @@
 """One vocabulary and one layout for everything that the prior reads.
 
-    <bos> <task> [class] text ... [guide] [features] <video> tokens in raster order t, h, w
+    <bos> <task> [class] text ... [states] [guide] [features] <video> tokens in raster order t, h, w
     <bos> <caption> ... guide <bos> text ... <eos>
 
 Text fills a window of fixed length with <pad> behind it, so that a sample never depends on the
