@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import UInt8
@@ -26,10 +27,9 @@ class Captioner:
     def __init__(self, folder: str) -> None:
         if not (Path(folder) / "config.json").is_file():
             raise ValueError(f"{folder} is no folder of a model; give the local path of one")
-        local = {"local_files_only": True, "trust_remote_code": False}
-        self.processor = AutoProcessor.from_pretrained(folder, **local)
-        self.model = AutoModelForImageTextToText.from_pretrained(
-            folder, use_safetensors=True, **local
+        self.processor: Any = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        self.model: Any = AutoModelForImageTextToText.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True
         ).eval()
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from data.container import VideoError
 from data.curate_page import page
-from data.plugin import Scorer, find, make
+from data.plugin import Said, Scorer, find, make
 from data.shard_folder import ShardFolder
 from data.shards import write_file
 from data.workers import run
@@ -62,7 +62,7 @@ def score_shard(task: ScoreTask, report: Callable[[str], None]) -> int:
     return unreadable
 
 
-def _said(source: ShardFolder, index: int, scorers: list[Scorer]) -> dict[str, float | str]:
+def _said(source: ShardFolder, index: int, scorers: list[Scorer]) -> dict[str, Said]:
     captions = source.stored(index).entry.meta.get("captions", [])
     try:
         clip = source.read(index, source.length(index)).frames
@@ -75,7 +75,7 @@ def _path(folder: Path, shard: str) -> Path:
     return folder / shard.replace(".tar", ".scores.jsonl")
 
 
-def _known(path: Path) -> dict[str, dict[str, float | str]]:
+def _known(path: Path) -> dict[str, dict[str, Said]]:
     """Return what is written about the clips of a shard, by their keys."""
     if not path.is_file():
         return {}

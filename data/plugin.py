@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import UInt8
 from torch import Tensor
 
+Said = int | float | str
 
+
+@runtime_checkable
 class Scorer(Protocol):
     """Says more about a clip.
 
@@ -19,12 +22,12 @@ class Scorer(Protocol):
 
     def __call__(
         self, clip: UInt8[Tensor, "T H W 3"], captions: Sequence[str]
-    ) -> Mapping[str, float | str]:
+    ) -> Mapping[str, Said]:
         """Look at a whole clip and what is said about it so far."""
         ...
 
 
-def find(spec: str) -> type[Scorer]:
+def find(spec: str) -> type[Any]:
     """Return the class of `package.module.Class` or `package.module.Class:ARGUMENT`.
 
     Raises:

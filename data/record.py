@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,7 @@ def make(name: str) -> Any:
 
 
 def _minigrid() -> Any:
-    import minigrid  # noqa: F401  it registers its environments
-
+    import_module("minigrid")  # it registers its environments
     return gymnasium.make("MiniGrid-FourRooms-v0", render_mode="rgb_array", tile_size=8)
 
 
@@ -125,10 +125,8 @@ class Crafter:
     """Crafter (Hafner 2021, arXiv 2109.06780), which is older than gymnasium, in its manner."""
 
     def __init__(self) -> None:
-        import crafter
-
-        self.make = crafter.Env
-        self.environment = crafter.Env()
+        self.make = import_module("crafter").Env
+        self.environment = self.make()
         self.action_space = gymnasium.spaces.Discrete(self.environment.action_space.n)
 
     def reset(self, *, seed: int) -> None:

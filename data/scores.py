@@ -40,7 +40,7 @@ class Basics:
 
     def __call__(
         self, clip: UInt8[Tensor, "T H W 3"], captions: Sequence[str]
-    ) -> dict[str, float | str]:
+    ) -> dict[str, int | float | str]:
         return score(clip)._asdict()
 
 

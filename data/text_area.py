@@ -1,6 +1,7 @@
 """How much of a clip is writing: --scorer data.text_area.TextArea (pip install 'reelm[text]')."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,12 @@ class TextArea:
 
     def __init__(self) -> None:
         try:
-            from rapidocr import RapidOCR
+            engine = import_module("rapidocr").RapidOCR
         except ImportError as error:
             raise ValueError(
                 "the area of text needs RapidOCR; pip install 'reelm[text]'"
             ) from error
-        self.detect: Any = RapidOCR(params={"Global.log_level": "error"})
+        self.detect: Any = engine(params={"Global.log_level": "error"})
 
     def __call__(self, clip: UInt8[Tensor, "T H W 3"], captions: Sequence[str]) -> dict[str, float]:
         chosen = clip[[0, len(clip) // 2, -1]].numpy()
