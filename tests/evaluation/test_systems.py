@@ -90,7 +90,7 @@ def test_actions_are_passed_on_and_missing_ones_are_named():
     actions = torch.rand(5, 4)
     system([counting(5, actions=actions)], [0], 0)
     assert torch.equal(model.asked[0]["actions"], actions[None])
-    with pytest.raises(ValueError, match=r"a video has no actions; give \.npz files"):
+    with pytest.raises(ValueError, match=r"a video has no actions; give shards that have them"):
         system([counting(5)], [0], 0)
 
 
