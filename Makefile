@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 OUT ?= runs/demo
 
-.PHONY: install demo test check soak tokenizer-study
+.PHONY: install demo test check soak tokenizer-study prediction-study
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -30,3 +30,7 @@ soak: install
 # make tokenizer-study [VIDEOS=folder]: which bottleneck and which network, in less than an hour.
 tokenizer-study: install
 	$(BIN)/python -m benchmarks.tokenizer_study $(if $(VIDEOS),--videos '$(VIDEOS)')
+
+# make prediction-study: priors and bottlenecks beside baselines, in less than 90 minutes.
+prediction-study: install
+	$(BIN)/python -m benchmarks.prediction_study

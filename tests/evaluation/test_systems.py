@@ -96,7 +96,7 @@ def test_actions_are_passed_on_and_missing_ones_are_named():
     actions = torch.rand(6, 4)
     ModelSystem(model, protocol, seed=0)([counting(6, actions=actions)], [0], 0)
     assert torch.equal(model.asked[1]["actions"][0, :5], actions[1:])
-    with pytest.raises(ValueError, match=r"a video has no actions; give \.npz files"):
+    with pytest.raises(ValueError, match=r"a video has no actions; give shards that have them"):
         system([counting(5)], [0], 0)
 
 
