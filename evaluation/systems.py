@@ -185,7 +185,7 @@ System = ModelSystem | FileSystem | BaselineSystem
 
 
 def _actions(units: Sequence[Unit], first: int, count: int) -> Float[Tensor, "B T A"]:
-    """Return the actions that lead to `count` frames from `first` on; zeros behind the clip."""
+    """Return the actions that lead to `count` frames from `first` on; behind the clip, its last."""
     actions = [unit.actions for unit in units if unit.actions is not None]
     if len(actions) < len(units):
         raise ValueError(
@@ -193,4 +193,4 @@ def _actions(units: Sequence[Unit], first: int, count: int) -> Float[Tensor, "B 
             "`actions`"
         )
     rows = torch.stack(actions)[:, first : first + count]
-    return torch.nn.functional.pad(rows, (0, 0, 0, count - rows.shape[1]))
+    return torch.cat([rows, rows[:, -1:].expand(-1, count - rows.shape[1], -1)], dim=1)

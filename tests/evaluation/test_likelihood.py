@@ -76,7 +76,7 @@ def test_a_masked_prior_has_a_pseudo_likelihood_and_other_priors_none(pipe, vide
     assert kind(pipe.prior.eval()) == "pseudo_bits"
     clips = torch.stack([video[:17], video[17:34]])
     tokens = pipe.tokenizer.encode(to_model_range(clips))
-    nats = pipe.prior.pseudo_log_likelihood(tokens, [[], []], PSEUDO_GROUPS)
+    nats = pipe.prior.pseudo_log_likelihood(tokens, pipe.condition(None, 2), PSEUDO_GROUPS)
     expected = -nats.reshape(2, 5, 16).sum(2).double() / math.log(2)
     torch.testing.assert_close(bits_of(pipe, clips), expected)
     assert len(list(surprise(pipe, (frame.numpy() for frame in video[:21])))) == 6
