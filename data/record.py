@@ -134,9 +134,9 @@ class Crafter:
         self.environment = self.make(seed=seed)
         self.environment.reset()
 
-    def step(self, action: int) -> tuple[None, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.integer) -> tuple[None, float, bool, bool, dict[str, Any]]:
         """Act once."""
-        _, reward, done, info = self.environment.step(action)
+        _, reward, done, info = self.environment.step(int(action))
         return None, float(reward), bool(done), False, info
 
     def render(self) -> np.ndarray:

@@ -87,7 +87,7 @@ class ModelSystem:
         if self.condition == "text":
             told["prompts"] = [unit.caption for unit in units]
         told["seed"] = [self.seed + number * self.protocol.samples + sample for number in numbers]
-        return self._fit(self._predict(units, real, told) if self.given else self._make(told))
+        return self._predict(units, real, told) if self.given else self._fit(self._make(told))
 
     def _make(self, told: dict[str, Any]) -> Clips:
         """Generate clips without a context; without prompts, one at a time."""
@@ -123,7 +123,7 @@ class ModelSystem:
         rest = real[:, -1:].expand(-1, length - real.shape[1], -1, -1, -1)
         return self.model.tokenizer.encode(to_model_range(torch.cat([real, rest], dim=1)))
 
-    def _fit(self, clips: Clips) -> Clips:
+    def _fit(self, clips: Clips) -> UInt8[Tensor, "B T H2 W2 3"]:
         """Bring clips to the size at which they are compared."""
         size = self.protocol.size or self.model.size
         if clips.shape[2:4] == (size, size):

@@ -19,7 +19,15 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:videos are"),
     pytest.mark.filterwarnings("ignore:prompt .* has characters"),
 ]
-QUICK = ("bair-debiased", "kinetics600", "ucf101", "moving-mnist", "kth", "reconstruction-davis")
+QUICK = (
+    "bair-debiased",
+    "kinetics600",
+    "ucf101",
+    "moving-mnist",
+    "kth",
+    "reconstruction-davis",
+    "moving-digits",
+)
 CLIPS = 2
 
 

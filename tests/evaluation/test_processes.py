@@ -12,11 +12,12 @@ SCRIPT = """
 import os, sys, warnings
 from pathlib import Path
 import torch
-from evaluation import result
+from evaluation import experiment, result
 from evaluation.experiment import Files, Options, evaluate
 from evaluation.protocols import find
 
 folder = Path(sys.argv[1])
+experiment.TRAINING_CLIPS = 5
 
 
 def run(rank, world, batch_size):
@@ -25,7 +26,7 @@ def run(rank, world, batch_size):
     store = f"file://{folder}/store-{batch_size}"
     if world > 1:
         torch.distributed.init_process_group("gloo", store, rank=rank, world_size=world)
-    options = Options(7, batch_size, num_replicates=10, rank=rank, world_size=world)
+    options = Options(5, batch_size, num_replicates=10, rank=rank, world_size=world)
     answer = folder / "answer.npy"
     found = evaluate(find("moving-digits"), None, None, Files(), options, answer)
     if rank == 0:
@@ -34,7 +35,7 @@ def run(rank, world, batch_size):
         torch.distributed.barrier()
 
 
-for world, batch_size in ((1, 7), (1, 3), (1, 1), (2, 1), (2, 3)):
+for world, batch_size in ((1, 5), (1, 2), (2, 2)):
     children = []
     for rank in range(world):
         pid = os.fork()
@@ -53,20 +54,22 @@ for world, batch_size in ((1, 7), (1, 3), (1, 1), (2, 1), (2, 3)):
 def test_processes_and_batches_change_nothing(tmp_path):
     """Counts and hashes exactly, figures to 1e-6."""
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "answer.npy", rng.integers(0, 256, (7, 17, 64, 64, 3), np.uint8))
+    np.save(tmp_path / "answer.npy", rng.integers(0, 256, (5, 17, 64, 64, 3), np.uint8))
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    whole, *others = (
-        json.loads((tmp_path / f"{name}.json").read_text())
-        for name in ("1-7", "1-3", "1-1", "2-1", "2-3")
-    )
+    found = {
+        (world, size): json.loads((tmp_path / f"{world}-{size}.json").read_text())
+        for world, size in ((1, 5), (1, 2), (2, 2))
+    }
+    whole = found[1, 5]
     assert {*whole["systems"]} >= {"model", "copy_last", "nearest_train", "real"}
-    for other in others:
+    for other in found.values():
         for key in ("protocol", "counts", "hashes", "seeds"):
             assert other[key] == whole[key]
-        found, expected = numbers(other["systems"]), numbers(whole["systems"])
-        assert found == pytest.approx(expected, rel=1e-6, abs=1e-9)
+        assert numbers(other["systems"]) == pytest.approx(numbers(whole["systems"]), rel=1e-6)
+    # Of the same batches, processes change not even the last bit.
+    assert found[2, 2]["systems"] == found[1, 2]["systems"]
 
 
 def numbers(tree):
