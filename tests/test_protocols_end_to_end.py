@@ -158,8 +158,10 @@ def test_a_protocol_runs_from_the_files_of_its_benchmark(
 class Driven:
     """A model that goes on from what it is given by adding the action of each frame."""
 
+    takes_actions = True
+
     def __init__(self, model):
-        self.__dict__.update(vars(model))
+        self.__dict__.update(vars(model), condition=model.condition)
 
     def generate(self, num_frames, seed, context, actions):
         assert actions.shape[:2] == (len(context), num_frames)
