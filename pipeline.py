@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import torch
 from einops import rearrange, reduce
@@ -9,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
+from diffusion.decoder import DiffusionDecoder
 from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
 from lm.autoregressive import AutoregressivePrior
 from lm.packing import Quantization
@@ -16,9 +18,12 @@ from lm.prior import Prior
 from lm.text import TextTokenizer
 from tokenizer.model import Tokenizer
 
+Pixels = Literal["cnn", "diffusion"]
+"""Who turns tokens into pixels: the tokenizer's own decoder, or the diffusion decoder."""
+
 
 class VideoPipeline:
-    """Tokenizer and prior in one folder.
+    """Tokenizer, prior and diffusion decoder in one folder.
 
     Args:
         tokenizer: Video to tokens and back.
@@ -27,6 +32,7 @@ class VideoPipeline:
         prior: Models the tokens; a pipeline without one only encodes and decodes.
         text: Turns prompts into pieces; None where the prior was trained without captions.
         fingerprint: Of the tokenizer that the prior was trained with; checked against this one.
+        decoder: The other way from tokens to pixels; knows its tokenizer itself.
     """
 
     def __init__(
@@ -37,6 +43,7 @@ class VideoPipeline:
         prior: Prior | None = None,
         text: TextTokenizer | None = None,
         fingerprint: str | None = None,
+        decoder: DiffusionDecoder | None = None,
     ) -> None:
         own = tokenizer.fingerprint()
         if fingerprint is not None and fingerprint != own:
@@ -46,6 +53,9 @@ class VideoPipeline:
             )
         self.tokenizer, self.size, self.fps = tokenizer.eval(), size, fps
         self.prior, self.text = prior.eval() if prior is not None else None, text
+        self.decoder = decoder.eval() if decoder is not None else None
+        if self.decoder is not None:
+            self.decoder.attach(self.tokenizer)
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> "VideoPipeline":
@@ -58,17 +68,22 @@ class VideoPipeline:
         pieces = folder / "prior" / "text.model"
         text = TextTokenizer(pieces.read_bytes()) if pieces.is_file() else None
         tokenizer = load_module(folder / "tokenizer")
+        decoder = load_module(folder / "decoder") if (folder / "decoder").is_dir() else None
         fingerprint = facts["tokenizer_fingerprint"]
-        return cls(tokenizer, facts["size"], facts["fps"], prior, text, fingerprint)
+        return cls(tokenizer, facts["size"], facts["fps"], prior, text, fingerprint, decoder)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write safetensors, JSON and hashes; the folder may be copied or uploaded as it is."""
         folder = Path(folder)
-        if self.prior is None and (folder / "prior").exists():
-            raise ValueError(f"{folder} holds a prior, which this has not; choose another folder")
-        save_module(self.tokenizer, folder / "tokenizer")
-        if self.prior is not None:
-            save_module(self.prior, folder / "prior")
+        parts = {"tokenizer": self.tokenizer, "prior": self.prior, "decoder": self.decoder}
+        for name, part in parts.items():
+            if part is None and (folder / name).exists():
+                raise ValueError(
+                    f"{folder} holds a {name}, which this has not; choose another folder"
+                )
+        for name, part in parts.items():
+            if part is not None:
+                save_module(part, folder / name)
         if self.text is not None:
             (folder / "prior" / "text.model").write_bytes(self.text.model)
         fingerprint = self.tokenizer.fingerprint()
@@ -90,6 +105,8 @@ class VideoPipeline:
         min_p: float | None = None,
         steps: int | None = None,
         quantize: Quantization | None = None,
+        decoder: Pixels = "cnn",
+        decoder_steps: int = 20,
     ) -> UInt8[Tensor, "B T2 H2 W2 3"]:
         """Sample videos.
 
@@ -108,8 +125,12 @@ class VideoPipeline:
             min_p: Keep tokens of at least this share of the likeliest one's probability.
             steps: Calls of the network a window, for a masked prior.
             quantize: "int8" samples from weights of one byte, for an autoregressive prior.
+            decoder: Who turns tokens into pixels.
+            decoder_steps: Calls of the diffusion decoder's network a window of its own; `steps`
+                is the prior's.
         """
         prior = self._require_prior()
+        self._check_decoder(decoder, decoder_steps)
         self.tokenizer.num_latent_frames(num_frames)
         count = len(prompts) if prompts is not None else 1 if context is None else len(context)
         texts = self._texts(prompts, count)
@@ -139,7 +160,10 @@ class VideoPipeline:
                 steps=steps,
                 quantize=quantize,
             )
-            new = self.tokenizer.decode(tokens).clamp(-1, 1)[:, :, kept:]
+            if decoder == "cnn":
+                new = self.tokenizer.decode(tokens).clamp(-1, 1)[:, :, kept:]
+            else:
+                new = self._diffuse(tokens, known, generators, decoder_steps)
             clip = new if clip is None else torch.cat([clip, new], dim=2)
         return to_uint8(clip)
 
@@ -213,6 +237,25 @@ class VideoPipeline:
             if not prompt.strip():
                 raise ValueError("a prompt is empty; use prompts=None for unconditional samples")
         return [self.text.encode(prompt) for prompt in prompts]
+
+    def _check_decoder(self, decoder: Pixels, steps: int) -> None:
+        if decoder not in ("cnn", "diffusion"):
+            raise ValueError(f"decoder is {decoder!r}, but must be cnn or diffusion")
+        if decoder == "diffusion" and self.decoder is None:
+            raise ValueError(
+                "this model has no diffusion decoder; train one (configs/demo_decoder.yaml), or "
+                "leave decoder out"
+            )
+        if steps < 1:
+            raise ValueError(f"decoder_steps is {steps}, but must be at least 1")
+
+    def _diffuse(
+        self, tokens: Tensor, known: Tensor | None, generators: list[torch.Generator], steps: int
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return the frames behind the known ones; each clip's noise follows from its generator."""
+        assert self.decoder is not None
+        seeds = [int(torch.randint(2**62, (), generator=g)) for g in generators]
+        return self.decoder.decode(tokens, seeds, steps, known=known)
 
     def _require_prior(self) -> Prior:
         if self.prior is None:

@@ -51,6 +51,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
     parser.add_argument("--min-p", type=float, default=0.0, help="0 keeps all tokens")
     parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
+    parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
+    parser.add_argument("--decoder-steps", type=int, default=20, help="of the diffusion decoder")
     parser.add_argument("--quantize", choices=["int8"], help="weights of one byte: faster")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     return parser
@@ -79,6 +81,8 @@ def generate(args: argparse.Namespace) -> None:
         min_p=args.min_p,
         steps=args.steps,
         quantize=args.quantize,
+        decoder=args.decoder,
+        decoder_steps=args.decoder_steps,
     )
     write_samples(videos, prompts or ["(no prompt)"] * count, args.out, pipe.fps)
 

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from data.container import VideoError
 from data.datamodule import VideoDataModule
 from data.shards import ShardError
+from diffusion import DiffusionDecoderModule
 from lm import PriorModule
 from pipeline import VideoPipeline
 from tokenizer import TokenizerModule
@@ -80,6 +81,9 @@ class CLI(LightningCLI):
         with module.ema.applied(module.network):
             if isinstance(module, TokenizerModule):
                 pipeline = VideoPipeline(module.tokenizer, size, data.train.fps)
+            elif isinstance(module, DiffusionDecoderModule):
+                pipeline = VideoPipeline.from_pretrained(module.tokenizer_folder)
+                pipeline.decoder = module.decoder
             else:
                 assert isinstance(module, PriorModule)
                 tokenizer, prior = module.tokenizer, module.prior

@@ -8,6 +8,7 @@ import pytest
 OURS = {
     "benchmarks",
     "data",
+    "diffusion",
     "evaluation",
     "layers",
     "lm",
@@ -28,9 +29,11 @@ ALLOWED = {
     "training": {"training", "layers"},
     "tokenizer": {"tokenizer"} | PARTS,
     "lm": {"lm"} | PARTS,
+    "diffusion": {"diffusion"} | PARTS,
     "evaluation": {"evaluation", "data"},
     "tokenizer/lightning_module.py": {"tokenizer"} | MODULES,
     "lm/lightning_module.py": {"lm", "tokenizer"} | MODULES,
+    "diffusion/lightning_module.py": {"diffusion", "tokenizer"} | MODULES,
     "benchmarks": OURS,
     "pipeline.py": {"tokenizer", "lm", "diffusion", "layers.storage", "data.video"},
 }

@@ -1,0 +1,149 @@
+"""Training of a diffusion decoder on the tokens of a frozen tokenizer: wiring and logs."""
+
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from data.datamodule import Batch
+from data.video import to_uint8
+from diffusion.decoder import DiffusionDecoder
+from diffusion.inflation import freeze_space, inflate
+from evaluation.pixel import FramePSNR
+from layers.processes import all_rows
+from layers.storage import load_module, read_manifest
+from tokenizer import Tokenizer
+from training.ema import EMA
+from training.module import Objective, Recipe, TrainedModule
+from training.pictures import log_clips
+from training.precision import autocast
+
+VAL_STEPS = 8  # of the sampler, for the pictures and their PSNR
+
+
+class Windowed(NamedTuple):
+    """A window of training clips and what is known of it."""
+
+    clip: Float[Tensor, "B 3 T H W"]
+    tokens: Int[Tensor, "B t h w"]
+    base: Float[Tensor, "B 3 T H W"]
+
+
+class DiffusionDecoderModule(TrainedModule):
+    """Trains a `DiffusionDecoder`; clips are encoded on the fly by a tokenizer that never changes.
+
+    Args:
+        decoder: The network and what is around it.
+        tokenizer_folder: Model folder of the trained tokenizer; opened when training starts.
+        max_steps: Steps of the whole run.
+        recipe: How the network is optimised.
+        start_from: Model folder whose diffusion decoder a new run starts from, to finetune it on a
+            few clips for example; that of a decoder for images is inflated.
+        trained: Which part learns: "temporal" leaves the layers for space as they are.
+    """
+
+    tokenizer: Tokenizer
+
+    def __init__(
+        self,
+        decoder: DiffusionDecoder,
+        tokenizer_folder: str,
+        max_steps: int,
+        recipe: Recipe = Recipe(),
+        start_from: str | None = None,
+        trained: Literal["all", "temporal"] = "all",
+    ) -> None:
+        super().__init__(max_steps, recipe)
+        self.save_hyperparameters()
+        if trained != "all" and start_from is None:
+            raise ValueError(
+                f"trained is {trained}, so the rest must come from somewhere; set start_from to "
+                "the model folder of a trained diffusion decoder"
+            )
+        self.decoder, self.tokenizer_folder, self.start_from = decoder, tokenizer_folder, start_from
+        if trained == "temporal":
+            freeze_space(decoder)
+        self.track_average()
+        self.val_psnr, self.val_psnr_cnn = FramePSNR(), FramePSNR()
+
+    @property
+    def network(self) -> DiffusionDecoder:
+        return self.decoder
+
+    def setup(self, stage: str) -> None:
+        """Open the tokenizer and compare it with the decoder's sizes."""
+        tokenizer = load_module(Path(self.tokenizer_folder) / "tokenizer")
+        own = tokenizer.codebook_size, [tokenizer.temporal_stride, tokenizer.spatial_stride]
+        decoder = self.decoder
+        asked = decoder.codebook_size, [decoder.temporal_stride, decoder.spatial_stride]
+        if own != asked:
+            raise ValueError(
+                f"the decoder has codebook_size {asked[0]} and strides {asked[1]}, but the "
+                f"tokenizer in {self.tokenizer_folder} has {own[0]} and {own[1]}; set them to that"
+            )
+        # Outside the module tree: not saved, not averaged, not trained, always in eval mode.
+        tokenizer.requires_grad_(False)
+        object.__setattr__(
+            self, "tokenizer", tokenizer.to(self.trainer.strategy.root_device).eval()
+        )
+
+    def on_fit_start(self) -> None:
+        """Give a new run the weights it starts from; see that the tokenizer is the right one."""
+        if self.start_from is not None and self.step == 0:
+            read_manifest(Path(self.start_from))
+            inflate(load_module(Path(self.start_from) / "decoder"), self.decoder)
+            self.ema.load_state_dict(EMA(self.decoder).state_dict())
+        self.decoder.attach(self.tokenizer)
+
+    def on_validation_start(self) -> None:
+        self.decoder.attach(self.tokenizer)
+
+    def objective(self, batch: Batch) -> Objective:
+        seed = self.step * self.trainer.world_size + self.global_rank
+        generator = torch.Generator().manual_seed(seed)
+        window = self._window(batch, generator)
+        if not self.decoder.calibrated:
+            self.decoder.calibrate(all_rows(window.clip), all_rows(window.base))
+        return Objective(self.decoder.loss(*window, generator), {})
+
+    @torch.no_grad()
+    def _window(self, batch: Batch, generator: torch.Generator) -> Windowed:
+        """Encode clips, corrupt their tokens, decode these, and cut out a window."""
+        tokens = self.decoder.corrupt(self.tokenizer.encode(batch.clip), generator)
+        base = torch.zeros_like(batch.clip)
+        if self.decoder.use != "none":
+            base = self.tokenizer.decode(tokens).float()
+        size = min(self.decoder.window, tokens.shape[1])
+        first = int(torch.randint(tokens.shape[1] - size + 1, (), generator=generator))
+        stride = self.decoder.temporal_stride
+        frames = slice(stride * first, stride * (first + size - 1) + 1)
+        return Windowed(
+            batch.clip[:, :, frames], tokens[:, first : first + size], base[:, :, frames]
+        )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        generator = torch.Generator().manual_seed(batch_idx)
+        with self.ema.applied(self.decoder), autocast(self.device):
+            loss = self.decoder.loss(*self._window(batch, generator), generator)
+            self.log("val/loss", loss, batch_size=len(batch.clip), sync_dist=True)
+            if batch_idx == 0:
+                self._compare(batch.clip[:4])
+
+    def on_validation_epoch_end(self) -> None:
+        for name, metric in (("psnr", self.val_psnr), ("psnr_cnn", self.val_psnr_cnn)):
+            self.log(f"val/{name}", metric.compute(), prog_bar=True)
+            metric.reset()
+
+    def _compare(self, clip: Float[Tensor, "B 3 T H W"]) -> None:
+        """Decode a few clips by both decoders."""
+        tokens = self.tokenizer.encode(clip)
+        plain = self.tokenizer.decode(tokens).float()
+        sampled = self.decoder.decode(tokens, steps=VAL_STEPS)
+        truth, cnn, ours = (to_uint8(x.clamp(-1, 1)) for x in (clip, plain, sampled))
+        self.val_psnr.update(ours, truth)
+        self.val_psnr_cnn.update(cnn, truth)
+        rows = rearrange([truth, cnn, ours], "three b t h w c -> (b three) t h w c")
+        log_clips(self.loggers, "val/truth_above_cnn_above_sample", rows, self.step)
