@@ -1,10 +1,14 @@
 """Tokens and pixels as features of one grid, on which a denoiser works."""
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from diffusion.denoiser import Text
 
 
 def fold(clip: Float[Tensor, "B C T H W"], patch: int) -> Float[Tensor, "B D T h w"]:
@@ -15,6 +19,57 @@ def fold(clip: Float[Tensor, "B C T H W"], patch: int) -> Float[Tensor, "B D T h
 def unfold(features: Float[Tensor, "B D T h w"], patch: int) -> Float[Tensor, "B C T H W"]:
     """Undo `fold`."""
     return rearrange(features, "b (c p q) t h w -> b c t (h p) (w q)", p=patch, q=patch)
+
+
+Texts = list[list[int]]
+"""The pieces of a text for each clip of a batch."""
+
+
+class Condition(NamedTuple):
+    """What is known when noise is taken away.
+
+    Args:
+        tokens: Of the window.
+        base: What the CNN makes of them, grey where it is not used.
+        dropped: Clips whose tokens and base are not to be seen.
+        texts: Pieces of what is said of the clips; none of a clip is no text.
+    """
+
+    tokens: Int[Tensor, "B t h w"]
+    base: Float[Tensor, "B 3 T H W"]
+    dropped: Bool[Tensor, " B"]
+    texts: Texts
+
+    def blind(self) -> "Condition":
+        """Return the condition of which nothing is seen, for guidance."""
+        nothing = torch.ones_like(self.dropped)
+        return self._replace(dropped=nothing, texts=[[] for _ in self.texts])
+
+
+class Case(NamedTuple):
+    """A training example of a decoder.
+
+    Args:
+        x: What is to be sampled.
+        noise: What it is noised with.
+        known: Frames that are given without noise.
+        condition: What else is known.
+    """
+
+    x: Float[Tensor, "B 3 T H W"]
+    noise: Float[Tensor, "B 3 T H W"]
+    known: Bool[Tensor, "B T"]
+    condition: Condition
+
+    def mean(self, errors: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, ""]:
+        """Average over the frames that are asked for."""
+        asked = ~self.known[:, None, :, None, None].expand_as(errors)
+        return (errors * asked).sum() / asked.sum()
+
+
+def over_clip(angle: Float[Tensor, "B T"]) -> Float[Tensor, "B 1 T 1 1"]:
+    """Lay the angles of frames over the pixels of clips."""
+    return angle[:, None, :, None, None]
 
 
 class TokenFeatures(nn.Module):
@@ -71,3 +126,38 @@ class FramePhases(nn.Module):
         vectors = repeat(group, "d s -> d (t s) 1 1", t=x.shape[2])
         frames = repeat(x, "b d t h w -> b d (t s) h w", s=self.stride) + vectors
         return frames[:, :, self.stride - 1 :]
+
+
+class TextFeatures(nn.Module):
+    """A vector a piece, its place in the text added; a vector in front stands there always.
+
+    Args:
+        text_size: Text pieces.
+        text_window: Pieces of the longest text.
+        width: Of the vectors.
+    """
+
+    def __init__(self, text_size: int, text_window: int, width: int) -> None:
+        super().__init__()
+        self.text_size, self.text_window = text_size, text_window
+        self.pieces = nn.Embedding(text_size + 1, width)
+        self.places = nn.Embedding(text_window + 1, width)
+
+    def forward(self, texts: Texts) -> Text:
+        """Return states of the texts.
+
+        Raises:
+            ValueError: A text is too long.
+        """
+        longest = max(len(text) for text in texts)
+        if longest > self.text_window:
+            raise ValueError(
+                f"a text has {longest} pieces, but the decoder reads {self.text_window}; shorten it"
+            )
+        start = self.text_size
+        rows = [[start, *text] + [start] * (longest - len(text)) for text in texts]
+        device = self.pieces.weight.device
+        ids, lengths = torch.tensor(rows, device=device), [1 + len(text) for text in texts]
+        places = torch.arange(1 + longest, device=device)
+        present = places < torch.tensor(lengths, device=device)[:, None]
+        return Text(self.pieces(ids) + self.places(places), present)

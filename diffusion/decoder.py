@@ -5,45 +5,34 @@ It refines what the tokenizer's CNN makes of the tokens by sampling the differen
 GAIA-1 (Hu et al. 2023, arXiv 2309.17080) and Cosmos (NVIDIA 2025, arXiv 2501.03575).
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from diffusion.condition import TokenFeatures, fold, unfold
-from diffusion.denoiser import Denoiser
-from diffusion.objective import DiffusionObjective, clean
-from diffusion.sampler import Guess, Solver, correlated, draw_noise, guided, sample
-from diffusion.windows import (
-    PixelDecoder,
-    Window,
-    cut,
-    with_reconstruction,
-    without_reconstruction,
+from diffusion.condition import (
+    Case,
+    Condition,
+    TextFeatures,
+    Texts,
+    TokenFeatures,
+    fold,
+    over_clip,
+    unfold,
 )
+from diffusion.decoding import WindowDecoder
+from diffusion.denoiser import Denoiser
+from diffusion.objective import DiffusionObjective
+from diffusion.sampler import correlated
+from diffusion.windows import PixelDecoder
 from layers.configurable import Configurable
 
 Use = Literal["refine", "read", "none"]
 """Of the CNN's clip: sample what it lacks, only read it as a condition, or do without it."""
 
 
-class Condition(NamedTuple):
-    """What is known when noise is taken away.
-
-    Args:
-        tokens: Of the window.
-        base: What the CNN makes of them, grey where it is not used.
-        dropped: Clips whose condition is not to be seen, for guidance.
-    """
-
-    tokens: Int[Tensor, "B t h w"]
-    base: Float[Tensor, "B 3 T H W"]
-    dropped: Bool[Tensor, " B"]
-
-
-class DiffusionDecoder(Configurable, nn.Module):
+class DiffusionDecoder(Configurable, WindowDecoder):
     """Samples a clip given its tokens, window by window.
 
     Args:
@@ -62,12 +51,12 @@ class DiffusionDecoder(Configurable, nn.Module):
         known_share: Share of the training clips whose first latent frames, from one to all but one,
             are given without noise, as an overlap is.
         noise_correlation: Of the noise in any two frames of a clip, in [0, 1).
+        text_size: Text pieces, for a network that reads text; 0 without.
+        text_window: Pieces of the longest text.
     """
 
     calibrated: Tensor
-    scale: Tensor
     pins: Tensor
-    tokenizer: PixelDecoder | None = None
 
     def __init__(
         self,
@@ -84,6 +73,8 @@ class DiffusionDecoder(Configurable, nn.Module):
         dropout: float = 0.1,
         known_share: float = 0.5,
         noise_correlation: float = 0.0,
+        text_size: int = 0,
+        text_window: int = 24,
     ) -> None:
         super().__init__()
         if strides[1] % patch:
@@ -99,6 +90,11 @@ class DiffusionDecoder(Configurable, nn.Module):
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share:g}, but must lie in [0, 1]")
+        if (network.text_width > 0) != (text_size > 0):
+            raise ValueError(
+                f"text_size is {text_size} and the network's text_width {network.text_width}; set "
+                "both, or neither"
+            )
         self.network, self.codebook_size = network, codebook_size
         self.temporal_stride, self.spatial_stride = strides
         self.objective = objective or DiffusionObjective()
@@ -111,6 +107,9 @@ class DiffusionDecoder(Configurable, nn.Module):
         self.reads = nn.Conv3d(pixels, width, 1, bias=False) if use != "none" else None
         reach = strides[0], strides[1] // patch
         self.tokens = TokenFeatures(codebook_size, token_width, width, reach)
+        self.text: TextFeatures | None = None
+        if text_size:
+            self.text = TextFeatures(text_size, text_window, network.text_width)
         self.project = nn.Conv3d(width, pixels, 1)
         for parameter in self.project.parameters():
             nn.init.zeros_(parameter)
@@ -163,6 +162,7 @@ class DiffusionDecoder(Configurable, nn.Module):
         tokens: Int[Tensor, "B t h w"],
         base: Float[Tensor, "B 3 T H W"],
         generator: torch.Generator,
+        texts: Texts | None = None,
     ) -> Float[Tensor, ""]:
         """Return the mean squared error of the network's prediction, weighted by the objective.
 
@@ -171,21 +171,33 @@ class DiffusionDecoder(Configurable, nn.Module):
             tokens: Of the clip, corrupted or not.
             base: What the CNN makes of them.
             generator: Draws times, noise, what is dropped and what is known.
+            texts: Pieces of what is said of the clips, for a decoder that reads text.
         """
-        x = self._inward(clip, base)
-        B, t = tokens.shape[:2]
-        time = self.objective.draw_times(B, generator)
-        dropped = torch.rand(B, generator=generator) < self.dropout
+        case = self.draw(clip, tokens, base, generator, texts)
+        time = self.objective.draw_times(len(clip), generator)
+        angle = self.objective.schedule.angle(time).to(clip)[:, None].masked_fill(case.known, 0)
+        errors = self.objective.errors(
+            lambda z: self.predict(z, angle, case.condition), case.x, case.noise, over_clip(angle)
+        )
+        return case.mean(errors)
+
+    def draw(
+        self,
+        clip: Float[Tensor, "B 3 T H W"],
+        tokens: Int[Tensor, "B t h w"],
+        base: Float[Tensor, "B 3 T H W"],
+        generator: torch.Generator,
+        texts: Texts | None = None,
+    ) -> Case:
+        """Draw noise, what is dropped and what is known of training clips."""
+        x, count = self.inward(clip, base), len(clip)
+        dropped, untold = torch.rand(2, count, generator=generator) < self.dropout
         noise, shared = (torch.randn(part.shape, generator=generator) for part in (x, x[:, :, :1]))
         noise = correlated(noise, shared, self.noise_correlation).to(x)
-        known = self._draw_known(B, t, generator).to(x.device)
-        angle = self.objective.schedule.angle(time).to(x)[:, None].masked_fill(known, 0)
-        condition = Condition(tokens, base, dropped.to(x.device))
-        errors = self.objective.errors(
-            lambda z: self.predict(z, angle, condition), x, noise, _over_clip(angle)
-        )
-        asked = ~known[:, None, :, None, None].expand_as(errors)
-        return (errors * asked).sum() / asked.sum()
+        known = self._draw_known(count, tokens.shape[1], generator).to(x.device)
+        pieces = texts or [[]] * count
+        pieces = [[] if drop else text for text, drop in zip(pieces, untold, strict=True)]
+        return Case(x, noise, known, Condition(tokens, base, dropped.to(x.device), pieces))
 
     def predict(
         self, z: Float[Tensor, "B 3 T H W"], angle: Float[Tensor, "B T"], condition: Condition
@@ -196,98 +208,28 @@ class DiffusionDecoder(Configurable, nn.Module):
         features = features + self.tokens(condition.tokens, condition.dropped)
         if self.reads is not None:
             features = features + self.reads(fold(condition.base * seen, self.patch))
-        return unfold(self.project(self.network(features, angle)).float(), self.patch)
+        text = self.text(condition.texts) if self.text is not None else None
+        states = self.network(features, angle, text)
+        return unfold(self.project(states).float(), self.patch)
 
-    def decode(
-        self,
-        tokens: Int[Tensor, "B t h w"],
-        seed: int | list[int] = 0,
-        steps: int = 20,
-        guidance_scale: float = 1.0,
-        solver: Solver = "ddim",
-        known: Float[Tensor, "B 3 K H W"] | None = None,
+    def velocity(
+        self, z: Float[Tensor, "B 3 T H W"], angle: Float[Tensor, "B T"], condition: Condition
     ) -> Float[Tensor, "B 3 T H W"]:
-        """Sample the pixels of tokens, in [-1, 1].
+        """Return the velocity that the network's prediction means; anything in known frames."""
+        output = self.predict(z, angle, condition)
+        # Known frames have angle 0, from which no velocity follows.
+        return self.objective.velocity(output, z, over_clip(angle.clamp(min=1e-3)))
 
-        Args:
-            tokens: Of any number of latent frames.
-            seed: Clip i draws from seed + i, or from seed[i], whatever batch it is in.
-            steps: Calls of the network for each window.
-            guidance_scale: uncond + scale (cond - uncond); 1 is off.
-            solver: "ddim", "dpm" (second order) or "ancestral".
-            known: The first 1 + s k frames where they are there already; the others are returned.
-        """
-        parts = self.stream_decode([tokens], seed, steps, guidance_scale, solver, known)
-        return torch.cat(list(parts), dim=2)
-
-    @torch.no_grad()
-    def stream_decode(
-        self,
-        tokens: Iterable[Int[Tensor, "B _ h w"]],
-        seed: int | list[int] = 0,
-        steps: int = 20,
-        guidance_scale: float = 1.0,
-        solver: Solver = "ddim",
-        known: Float[Tensor, "B 3 K H W"] | None = None,
-    ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
-        """Do as `decode` does for chunks of any length, in constant memory."""
-        if self.tokenizer is None:
-            raise ValueError("the decoder has no tokenizer yet; call attach with the one it is for")
-        angles = self.objective.schedule.angles(steps)
-        pair = without_reconstruction if self.use == "none" else with_reconstruction
-        chunks = pair(tokens, self.tokenizer)
-        generators: list[torch.Generator] | None = None
-        done, shared, stride = known, None, self.temporal_stride
-        num_known = (known.shape[2] - 1) // stride + 1 if known is not None else 0
-        for window in cut(chunks, self.window, self.overlap, stride, num_known):
-            generators = generators or _generators(seed, len(window.tokens))
-            given = self._known(window, done)
-            if shared is None:
-                shared = draw_noise(tuple(window.base[:, :, :1].shape), generators)
-            noise = draw_noise(tuple(window.base.shape), generators)
-            noise = correlated(noise, shared, self.noise_correlation).to(window.base)
-            guess = self._guess(window, given, guidance_scale)
-            x = sample(guess, noise, angles, solver=solver, generators=generators)
-            clip = self._outward(x, window.base).clamp(-1, 1)
-            yield clip[:, :, given.shape[2] :]
-            done = clip
-
-    def _guess(
-        self, window: Window, known: Float[Tensor, "B 3 K H W"], guidance_scale: float
-    ) -> Guess:
-        """Return the network's guess at a window, whose first frames are known."""
-        num_known, B = known.shape[2], len(known)
-        kept = torch.tensor([False], device=known.device).expand(B)
-        condition = Condition(window.tokens, window.base, kept)
-        blind = condition._replace(dropped=~kept)
-
-        def velocity(z: Tensor, angle: Tensor, condition: Condition) -> Tensor:
-            output = self.predict(z, angle, condition)
-            return self.objective.velocity(output, z, _over_clip(angle))
-
-        def guess(z: Tensor, angle: Tensor) -> Tensor:
-            z = torch.cat([known, z[:, :, num_known:]], dim=2)
-            angles = angle.expand(B, z.shape[2]).clone()
-            angles[:, :num_known] = 0
-            v = velocity(z, angles, condition)
-            if guidance_scale != 1:
-                v = guided(v, velocity(z, angles, blind), guidance_scale)
-            x = clean(z, v, angle)
-            return torch.cat([known, x[:, :, num_known:]], dim=2)
-
-        return guess
-
-    def _known(self, window: Window, done: Tensor | None) -> Float[Tensor, "B 3 K H W"]:
-        """Return the frames of a window that are decoded already, as the network sees them."""
-        num_frames = 1 + self.temporal_stride * (window.num_known - 1)
-        if done is None or num_frames < 1:
-            return window.base[:, :, :0]
-        return self._inward(done[:, :, -num_frames:], window.base[:, :, :num_frames])
-
-    def _inward(self, clip: Tensor, base: Tensor) -> Float[Tensor, "B 3 T H W"]:
+    def inward(
+        self, clip: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return what is sampled of a clip."""
         return (clip - base if self.use == "refine" else clip) / self.scale
 
-    def _outward(self, x: Tensor, base: Tensor) -> Float[Tensor, "B 3 T H W"]:
+    def outward(
+        self, x: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Undo `inward`."""
         return x * self.scale + base if self.use == "refine" else x * self.scale
 
     def _draw_known(
@@ -298,14 +240,3 @@ class DiffusionDecoder(Configurable, nn.Module):
         given = torch.rand(count, 1, generator=generator) < self.known_share
         last = torch.randint(max(1, num_latents - 1), (count, 1), generator=generator)
         return given & (frames <= self.temporal_stride * last) & (num_latents > 1)
-
-
-def _over_clip(angle: Float[Tensor, "B T"]) -> Float[Tensor, "B 1 T 1 1"]:
-    return angle[:, None, :, None, None]
-
-
-def _generators(seed: int | list[int], count: int) -> list[torch.Generator]:
-    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else seed
-    if len(seeds) != count:
-        raise ValueError(f"{count} clips have {len(seeds)} seeds; give one each")
-    return [torch.Generator().manual_seed(one) for one in seeds]

@@ -24,7 +24,12 @@ def inflate(image: nn.Module, video: nn.Module) -> None:
     misfit = "the image's weights do not fit the video's"
     remedy = "build both with the same arguments but for temporal"
     temporal = temporal_parameters(video)
-    state = {name: value for name, value in image.state_dict().items() if name not in temporal}
+    shapes = {name: value.shape for name, value in video.state_dict().items()}
+    state = {
+        name: value
+        for name, value in image.state_dict().items()
+        if name not in temporal or value.shape == shapes[name]
+    }
     try:
         found = video.load_state_dict(state, strict=False)
     except RuntimeError as error:

@@ -134,6 +134,18 @@ def draw_noise(shape: tuple[int, ...], generators: list[torch.Generator]) -> Flo
     return torch.stack([torch.randn(shape[1:], generator=g) for g in generators])
 
 
+def generators_of(seed: int | list[int], count: int) -> list[torch.Generator]:
+    """Return a generator a clip, of seed + i, or of seed[i].
+
+    Raises:
+        ValueError: There are not as many seeds as clips.
+    """
+    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else seed
+    if len(seeds) != count:
+        raise ValueError(f"{count} clips have {len(seeds)} seeds; give one each")
+    return [torch.Generator().manual_seed(one) for one in seeds]
+
+
 def correlated(
     noise: Float[Tensor, "B C T H W"], shared: Float[Tensor, "B C 1 H W"], correlation: float
 ) -> Float[Tensor, "B C T H W"]:

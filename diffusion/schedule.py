@@ -63,15 +63,16 @@ class Schedule(Configurable, ABC):
     def angle(self, time: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
         """Return phi in [0, pi / 2], rising with time, in float64."""
 
-    def angles(self, steps: int) -> Float[Tensor, " steps_1"]:
+    def angles(self, steps: int, start: float = 1.0) -> Float[Tensor, " steps_1"]:
         """Return the angles between which a sampler goes, in falling order; the last is 0.
 
         Args:
             steps: Calls of the network, at least 1; equal steps in time.
+            start: The time of the first.
         """
         if steps < 1:
             raise ValueError(f"steps is {steps}, but must be at least 1")
-        time = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+        time = torch.linspace(start, 0, steps + 1, dtype=torch.float64)
         return torch.cat([self.angle(time[:-1]), time.new_zeros(1)])
 
 

@@ -7,6 +7,7 @@ import torch
 
 from diffusion import DiffusionDecoder, DiffusionObjective, UNet3D
 from diffusion.schedule import CosineSchedule
+from diffusion.decoding import Sampling
 from layers.storage import load_module, save_module
 from tokenizer import Tokenizer
 
@@ -58,7 +59,7 @@ def test_a_clip_depends_on_its_seed_alone(decoder, tokens, solver):
 @pytest.mark.parametrize("sizes", [[1] * 6, [2, 4], [5, 1]])
 def test_a_stream_is_one_pass(decoder, tokens, sizes):
     whole = decoder.decode(tokens, seed=5, steps=STEPS)
-    parts = list(decoder.stream_decode(tokens.split(sizes, dim=1), seed=5, steps=STEPS))
+    parts = list(decoder.stream_decode(tokens.split(sizes, dim=1), 5, Sampling(STEPS)))
     torch.testing.assert_close(torch.cat(parts, dim=2), whole, atol=1e-4, rtol=1e-4)
     assert len(parts) > 1
 
