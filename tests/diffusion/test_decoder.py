@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from diffusion import DiffusionDecoder, DiffusionObjective, UNet3D
-from diffusion.schedule import CosineSchedule
 from diffusion.decoding import Sampling
+from diffusion.schedule import CosineSchedule
 from layers.storage import load_module, save_module
 from tokenizer import Tokenizer
 
