@@ -130,7 +130,13 @@ class VideoPipeline:
                 is the prior's.
         """
         prior = self._require_prior()
-        self._check_decoder(decoder, decoder_steps)
+        if decoder not in ("cnn", "diffusion") or decoder_steps < 1:
+            raise ValueError(
+                f"decoder is {decoder!r}, decoder_steps is {decoder_steps}; take cnn or diffusion "
+                "and at least 1 step"
+            )
+        if decoder == "diffusion":
+            self.require_decoder()
         self.tokenizer.num_latent_frames(num_frames)
         count = len(prompts) if prompts is not None else 1 if context is None else len(context)
         texts = self._texts(prompts, count)
@@ -160,11 +166,14 @@ class VideoPipeline:
                 steps=steps,
                 quantize=quantize,
             )
-            if decoder == "cnn":
+            if decoder == "cnn" or self._enlarges:
                 new = self.tokenizer.decode(tokens).clamp(-1, 1)[:, :, kept:]
             else:
-                new = self._diffuse(tokens, known, generators, decoder_steps)
+                new = self._diffuse(tokens, known, generators, decoder_steps, texts)
             clip = new if clip is None else torch.cat([clip, new], dim=2)
+        if decoder == "diffusion" and self._enlarges:
+            tokens = self.tokenizer.encode(clip)
+            clip = self._diffuse(tokens, None, generators, decoder_steps, texts)
         return to_uint8(clip)
 
     @torch.no_grad()
@@ -238,24 +247,32 @@ class VideoPipeline:
                 raise ValueError("a prompt is empty; use prompts=None for unconditional samples")
         return [self.text.encode(prompt) for prompt in prompts]
 
-    def _check_decoder(self, decoder: Pixels, steps: int) -> None:
-        if decoder not in ("cnn", "diffusion"):
-            raise ValueError(f"decoder is {decoder!r}, but must be cnn or diffusion")
-        if decoder == "diffusion" and self.decoder is None:
+    def require_decoder(self) -> DiffusionDecoder:
+        """Return the diffusion decoder; raise ValueError where there is none."""
+        if self.decoder is None:
             raise ValueError(
                 "this model has no diffusion decoder; train one (configs/demo_decoder.yaml), or "
                 "leave decoder out"
             )
-        if steps < 1:
-            raise ValueError(f"decoder_steps is {steps}, but must be at least 1")
+        return self.decoder
+
+    @property
+    def _enlarges(self) -> bool:
+        return self.decoder is not None and self.decoder.enlarge != [1, 1]
 
     def _diffuse(
-        self, tokens: Tensor, known: Tensor | None, generators: list[torch.Generator], steps: int
+        self,
+        tokens: Tensor,
+        known: Tensor | None,
+        generators: list[torch.Generator],
+        steps: int,
+        texts: list[list[int]],
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return the frames behind the known ones; each clip's noise follows from its generator."""
-        assert self.decoder is not None
+        decoder = self.require_decoder()
         seeds = [int(torch.randint(2**62, (), generator=g)) for g in generators]
-        return self.decoder.decode(tokens, seeds, steps, known=known)
+        read = texts if decoder.text is not None else None
+        return decoder.decode(tokens, seeds, steps, known=known, texts=read)
 
     def _require_prior(self) -> Prior:
         if self.prior is None:

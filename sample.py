@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,14 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from data.video import VideoWriter, iterate_frames, probe, write_video
+from data.video import (
+    VideoWriter,
+    iterate_frames,
+    probe,
+    to_model_range,
+    to_uint8,
+    write_video,
+)
 from evaluation.contact_sheet import Row, contact_sheet
 from evaluation.pixel import FramePSNR, FrameSSIM
 from pipeline import VideoPipeline
@@ -52,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--min-p", type=float, default=0.0, help="0 keeps all tokens")
     parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
     parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
+    parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
     parser.add_argument("--decoder-steps", type=int, default=20, help="of the diffusion decoder")
     parser.add_argument("--quantize", choices=["int8"], help="weights of one byte: faster")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
@@ -84,7 +93,30 @@ def generate(args: argparse.Namespace) -> None:
         decoder=args.decoder,
         decoder_steps=args.decoder_steps,
     )
-    write_samples(videos, prompts or ["(no prompt)"] * count, args.out, pipe.fps)
+    faster = pipe.decoder.enlarge[0] if args.decoder == "diffusion" and pipe.decoder else 1
+    write_samples(videos, prompts or ["(no prompt)"] * count, args.out, faster * pipe.fps)
+
+
+def edit(args: argparse.Namespace) -> None:
+    """Change a video as a prompt says."""
+    if args.context is None or not args.prompt:
+        raise ValueError("--task edit needs --context, the video, and --prompt, what to make of it")
+    pipe = VideoPipeline.from_pretrained(args.model)
+    frames = [*islice(iterate_frames(args.context, pipe.size, fps=pipe.fps), args.frames)]
+    stride = pipe.tokenizer.temporal_stride
+    source = torch.from_numpy(np.stack(frames[: 1 + (len(frames) - 1) // stride * stride]))
+    prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
+    if pipe.text is None:
+        raise ValueError("this model was trained without captions; it cannot edit by a prompt")
+    edited = pipe.require_decoder().edit(
+        to_model_range(source).expand(len(prompts), -1, -1, -1, -1),
+        [pipe.text.encode(prompt) for prompt in prompts],
+        args.strength,
+        args.seed,
+        args.decoder_steps,
+        args.guidance_scale,
+    )
+    write_samples(to_uint8(edited), prompts, args.out, pipe.fps)
 
 
 def read_context(
@@ -172,7 +204,13 @@ def _watched(frames: Iterator, total: int, path: Path) -> Iterator:
     return iter(track(frames, path.name, total, console=Console(stderr=True)))
 
 
-TASKS = {"generate": generate, "reconstruct": reconstruct, "encode": encode, "decode": decode}
+TASKS = {
+    "generate": generate,
+    "edit": edit,
+    "reconstruct": reconstruct,
+    "encode": encode,
+    "decode": decode,
+}
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -33,12 +33,14 @@ class Condition(NamedTuple):
         base: What the CNN makes of them, grey where it is not used.
         dropped: Clips whose tokens and base are not to be seen.
         texts: Pieces of what is said of the clips; none of a clip is no text.
+        base_noise: Deviation of the noise that was added to the base.
     """
 
     tokens: Int[Tensor, "B t h w"]
     base: Float[Tensor, "B 3 T H W"]
     dropped: Bool[Tensor, " B"]
     texts: Texts
+    base_noise: Float[Tensor, " B"]
 
     def blind(self) -> "Condition":
         """Return the condition of which nothing is seen, for guidance."""
@@ -70,6 +72,30 @@ class Case(NamedTuple):
 def over_clip(angle: Float[Tensor, "B T"]) -> Float[Tensor, "B 1 T 1 1"]:
     """Lay the angles of frames over the pixels of clips."""
     return angle[:, None, :, None, None]
+
+
+def enlarged(
+    clip: Float[Tensor, "B C T H W"], time: int, space: int
+) -> Float[Tensor, "B C T2 H2 W2"]:
+    """Enlarge a clip: T frames to 1 + time (T - 1) in lines, pictures bicubically.
+
+    This is also what a cascade is compared with: frame blending and bicubic enlargement.
+    """
+    if space > 1:
+        frames = rearrange(clip, "b c t h w -> (b t) c h w")
+        frames = F.interpolate(frames, scale_factor=float(space), mode="bicubic")
+        clip = rearrange(frames, "(b t) c h w -> b c t h w", b=len(clip))
+    if time == 1 or clip.shape[2] == 1:
+        return clip
+    size = 1 + time * (clip.shape[2] - 1), *clip.shape[3:]
+    return F.interpolate(clip, size, mode="trilinear", align_corners=True)
+
+
+def reduced(
+    clip: Float[Tensor, "B C T H W"], time: int, space: int
+) -> Float[Tensor, "B C T2 H2 W2"]:
+    """Take every so-manieth frame and the mean of so many pixels on a side."""
+    return reduce(clip[:, :, ::time], "b c t (h p) (w q) -> b c t h w", "mean", p=space, q=space)
 
 
 class TokenFeatures(nn.Module):

@@ -53,6 +53,10 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         noise_correlation: Of the noise in any two frames of a clip, in [0, 1).
         text_size: Text pieces, for a network that reads text; 0 without.
         text_window: Pieces of the longest text.
+        enlarge: How many times the frames and the pixels of a side that the tokenizer has are
+            sampled, (time, space): a cascade's second stage (arXiv 2106.15282).
+        base_noise: In training the CNN's clip is read with noise of a deviation up to this, and it
+            is said how much, so that the faults of sampled clips are not copied.
     """
 
     calibrated: Tensor
@@ -75,10 +79,22 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         noise_correlation: float = 0.0,
         text_size: int = 0,
         text_window: int = 24,
+        enlarge: list[int] | None = None,
+        base_noise: float = 0.0,
     ) -> None:
         super().__init__()
-        if strides[1] % patch:
-            raise ValueError(f"patch is {patch}, but must divide the spatial stride {strides[1]}")
+        enlarge = enlarge or [1, 1]
+        if min(enlarge) < 1 or (use == "none" and enlarge != [1, 1]):
+            raise ValueError(
+                f"enlarge is {enlarge} with use: {use}; give whole numbers from 1 on, and a use "
+                "of the CNN's clip, which is what is enlarged"
+            )
+        self.strides, self.enlarge, self.base_noise = strides, enlarge, base_noise
+        self.temporal_stride, self.spatial_stride = strides[0] * enlarge[0], strides[1] * enlarge[1]
+        if self.spatial_stride % patch:
+            raise ValueError(
+                f"patch is {patch}, but must divide the spatial stride {self.spatial_stride}"
+            )
         if window > 1 and not 1 <= overlap < window:
             raise ValueError(
                 f"overlap is {overlap}, but a window of {window} latent frames needs 1 to "
@@ -96,7 +112,6 @@ class DiffusionDecoder(Configurable, WindowDecoder):
                 "both, or neither"
             )
         self.network, self.codebook_size = network, codebook_size
-        self.temporal_stride, self.spatial_stride = strides
         self.objective = objective or DiffusionObjective()
         self.patch, self.window, self.overlap = patch, window, overlap
         self.use: Use = use
@@ -105,7 +120,8 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         pixels, width = 3 * patch**2, network.width
         self.pixels = nn.Conv3d(pixels, width, 1)
         self.reads = nn.Conv3d(pixels, width, 1, bias=False) if use != "none" else None
-        reach = strides[0], strides[1] // patch
+        self.noise_read = nn.Parameter(torch.zeros(width)) if base_noise else None
+        reach = self.temporal_stride, self.spatial_stride // patch
         self.tokens = TokenFeatures(codebook_size, token_width, width, reach)
         self.text: TextFeatures | None = None
         if text_size:
@@ -169,7 +185,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         Args:
             clip: The truth, in [-1, 1], frames as in `windows`: T = 1 + s (t - 1).
             tokens: Of the clip, corrupted or not.
-            base: What the CNN makes of them.
+            base: What the CNN makes of them, enlarged.
             generator: Draws times, noise, what is dropped and what is known.
             texts: Pieces of what is said of the clips, for a decoder that reads text.
         """
@@ -197,7 +213,12 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         known = self._draw_known(count, tokens.shape[1], generator).to(x.device)
         pieces = texts or [[]] * count
         pieces = [[] if drop else text for text, drop in zip(pieces, untold, strict=True)]
-        return Case(x, noise, known, Condition(tokens, base, dropped.to(x.device), pieces))
+        level = self.base_noise * torch.rand(count, generator=generator).to(x)
+        condition = Condition(tokens, base, dropped.to(x.device), pieces, level)
+        if self.base_noise:
+            extra = torch.randn(base.shape, generator=generator).to(base)
+            condition = condition._replace(base=base + level[:, None, None, None, None] * extra)
+        return Case(x, noise, known, condition)
 
     def predict(
         self, z: Float[Tensor, "B 3 T H W"], angle: Float[Tensor, "B T"], condition: Condition
@@ -208,6 +229,9 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         features = features + self.tokens(condition.tokens, condition.dropped)
         if self.reads is not None:
             features = features + self.reads(fold(condition.base * seen, self.patch))
+        if self.noise_read is not None:
+            level = torch.einsum("b, d -> b d", condition.base_noise, self.noise_read)
+            features = features + level[:, :, None, None, None]
         text = self.text(condition.texts) if self.text is not None else None
         states = self.network(features, angle, text)
         return unfold(self.project(states).float(), self.patch)

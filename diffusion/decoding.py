@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffusion.condition import Condition, Texts
+from diffusion.condition import Condition, Texts, enlarged
 from diffusion.objective import DiffusionObjective, clean, noised
 from diffusion.sampler import (
     Guess,
@@ -60,6 +60,8 @@ class WindowDecoder(nn.Module, ABC):
 
     objective: DiffusionObjective
     scale: Tensor
+    strides: list[int]
+    enlarge: list[int]
     temporal_stride: int
     spatial_stride: int
     window: int
@@ -153,10 +155,10 @@ class WindowDecoder(nn.Module, ABC):
         """
         if not 0 < strength <= 1:
             raise ValueError(f"strength is {strength:g}, but must lie in (0, 1]")
-        if self.use == "refine" or self.text is None:
+        if self.use == "refine" or self.text is None or self.enlarge != [1, 1]:
             raise ValueError(
-                "this decoder refines what tokens show and reads no text; editing needs one with "
-                "use: read or none, and text_size"
+                "this decoder refines or enlarges what tokens show, or reads no text; editing "
+                "needs one with use: read or none, and text_size"
             )
         T, H, W = clip.shape[2:]
         stride, side = self.temporal_stride, self.spatial_stride
@@ -186,7 +188,8 @@ class WindowDecoder(nn.Module, ABC):
         generators: list[torch.Generator] | None = None
         done, shared, stride = known, None, self.temporal_stride
         num_known = (known.shape[2] - 1) // stride + 1 if known is not None else 0
-        for window in cut(chunks, self.window, self.overlap, stride, num_known):
+        for window in cut(chunks, self.window, self.overlap, self.strides[0], num_known):
+            window = window._replace(base=enlarged(window.base, *self.enlarge))
             shape = tuple(window.base.shape)
             generators = generators or generators_of(seed, shape[0])
             if shared is None:
@@ -216,7 +219,9 @@ class WindowDecoder(nn.Module, ABC):
         B, _, T = window.base.shape[:3]
         num_given = given.shape[2]
         dropped = torch.full((B,), sampling.start is not None, device=given.device)
-        condition = Condition(window.tokens, window.base, dropped, texts or [[]] * B)
+        condition = Condition(
+            window.tokens, window.base, dropped, texts or [[]] * B, given.new_zeros(B)
+        )
         clean_frames = num_given if sampling.joint == "given" else 0
 
         def guess(z: Tensor, angle: Tensor) -> Tensor:

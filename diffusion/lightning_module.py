@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.datamodule import Batch
 from data.video import to_uint8
-from diffusion.condition import Texts
+from diffusion.condition import Texts, enlarged, reduced
 from diffusion.decoder import DiffusionDecoder
 from diffusion.distillation import distillation_loss
 from diffusion.inflation import freeze_space, inflate
@@ -86,7 +86,7 @@ class DiffusionDecoderModule(TrainedModule):
         tokenizer = load_module(Path(self.tokenizer_folder) / "tokenizer")
         own = tokenizer.codebook_size, [tokenizer.temporal_stride, tokenizer.spatial_stride]
         decoder = self.decoder
-        asked = decoder.codebook_size, [decoder.temporal_stride, decoder.spatial_stride]
+        asked = decoder.codebook_size, list(decoder.strides)
         if own != asked:
             raise ValueError(
                 f"the decoder has codebook_size {asked[0]} and strides {asked[1]}, but the "
@@ -135,10 +135,11 @@ class DiffusionDecoderModule(TrainedModule):
     def _window(self, batch: Batch, seed: int) -> Windowed:
         """Encode clips, corrupt their tokens, decode these, and cut out a window."""
         generator, decoder = torch.Generator().manual_seed(seed), self.decoder
-        tokens = decoder.corrupt(self.tokenizer.encode(batch.clip), generator)
+        small = reduced(batch.clip, *decoder.enlarge)
+        tokens = decoder.corrupt(self.tokenizer.encode(small), generator)
         base = torch.zeros_like(batch.clip)
         if decoder.use != "none":
-            base = self.tokenizer.decode(tokens).float()
+            base = enlarged(self.tokenizer.decode(tokens).float(), *decoder.enlarge)
         size, stride = min(decoder.window, tokens.shape[1]), decoder.temporal_stride
         first = int(torch.randint(tokens.shape[1] - size + 1, (), generator=generator))
         frames = slice(stride * first, stride * (first + size - 1) + 1)
@@ -167,8 +168,8 @@ class DiffusionDecoderModule(TrainedModule):
 
     def _compare(self, clip: Float[Tensor, "B 3 T H W"]) -> None:
         """Decode a few clips by both decoders."""
-        tokens = self.tokenizer.encode(clip)
-        plain = self.tokenizer.decode(tokens).float()
+        tokens = self.tokenizer.encode(reduced(clip, *self.decoder.enlarge))
+        plain = enlarged(self.tokenizer.decode(tokens).float(), *self.decoder.enlarge)
         sampled = self.decoder.decode(tokens, steps=VAL_STEPS)
         truth, cnn, ours = (to_uint8(x.clamp(-1, 1)) for x in (clip, plain, sampled))
         self.val_psnr.update(ours, truth)

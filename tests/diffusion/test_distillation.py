@@ -44,7 +44,9 @@ TOKENS = torch.zeros(3, 3, 2, 2, dtype=torch.long)
 def test_one_turn_ends_where_it_is_told():
     z, end = torch.randn(2, 4, 5, dtype=torch.float64)
     angle, after = torch.tensor(1.2).double(), torch.tensor(0.7).double()
-    torch.testing.assert_close(ddim_step(z, velocity_between(z, end, angle, after), angle, after), end)
+    torch.testing.assert_close(
+        ddim_step(z, velocity_between(z, end, angle, after), angle, after), end
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 4])
