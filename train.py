@@ -83,7 +83,7 @@ class CLI(LightningCLI):
                 pipeline = VideoPipeline(module.tokenizer, size, data.train.fps)
             elif isinstance(module, DiffusionDecoderModule):
                 pipeline = VideoPipeline.from_pretrained(module.tokenizer_folder)
-                pipeline.decoder = module.decoder
+                pipeline.decoder = module.exported()
             else:
                 assert isinstance(module, PriorModule)
                 tokenizer, prior = module.tokenizer, module.prior

@@ -34,6 +34,7 @@ class Condition(NamedTuple):
         dropped: Clips whose tokens and base are not to be seen.
         texts: Pieces of what is said of the clips; none of a clip is no text.
         base_noise: Deviation of the noise that was added to the base.
+        control: Pictures that steer the decoder; guidance keeps them.
     """
 
     tokens: Int[Tensor, "B t h w"]
@@ -41,6 +42,7 @@ class Condition(NamedTuple):
     dropped: Bool[Tensor, " B"]
     texts: Texts
     base_noise: Float[Tensor, " B"]
+    control: Float[Tensor, "B K T H W"] | None = None
 
     def blind(self) -> "Condition":
         """Return the condition of which nothing is seen, for guidance."""

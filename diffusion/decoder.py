@@ -21,6 +21,7 @@ from diffusion.condition import (
     over_clip,
     unfold,
 )
+from diffusion.control import ControlFeatures
 from diffusion.decoding import WindowDecoder
 from diffusion.denoiser import Denoiser
 from diffusion.objective import DiffusionObjective
@@ -57,6 +58,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
             sampled, (time, space): a cascade's second stage (arXiv 2106.15282).
         base_noise: In training the CNN's clip is read with noise of a deviation up to this, and it
             is said how much, so that the faults of sampled clips are not copied.
+        control_channels: Channels on the grid of pixels that steer it, such as edges; 0 without.
     """
 
     calibrated: Tensor
@@ -81,6 +83,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         text_window: int = 24,
         enlarge: list[int] | None = None,
         base_noise: float = 0.0,
+        control_channels: int = 0,
     ) -> None:
         super().__init__()
         enlarge = enlarge or [1, 1]
@@ -126,6 +129,9 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self.text: TextFeatures | None = None
         if text_size:
             self.text = TextFeatures(text_size, text_window, network.text_width)
+        self.control: ControlFeatures | None = None
+        if control_channels:
+            self.control = ControlFeatures(control_channels, patch, width)
         self.project = nn.Conv3d(width, pixels, 1)
         for parameter in self.project.parameters():
             nn.init.zeros_(parameter)
@@ -179,6 +185,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         base: Float[Tensor, "B 3 T H W"],
         generator: torch.Generator,
         texts: Texts | None = None,
+        control: Float[Tensor, "B K T H W"] | None = None,
     ) -> Float[Tensor, ""]:
         """Return the mean squared error of the network's prediction, weighted by the objective.
 
@@ -188,8 +195,9 @@ class DiffusionDecoder(Configurable, WindowDecoder):
             base: What the CNN makes of them, enlarged.
             generator: Draws times, noise, what is dropped and what is known.
             texts: Pieces of what is said of the clips, for a decoder that reads text.
+            control: For a decoder that is steered by pictures.
         """
-        case = self.draw(clip, tokens, base, generator, texts)
+        case = self.draw(clip, tokens, base, generator, texts, control)
         time = self.objective.draw_times(len(clip), generator)
         angle = self.objective.schedule.angle(time).to(clip)[:, None].masked_fill(case.known, 0)
         errors = self.objective.errors(
@@ -204,6 +212,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         base: Float[Tensor, "B 3 T H W"],
         generator: torch.Generator,
         texts: Texts | None = None,
+        control: Float[Tensor, "B K T H W"] | None = None,
     ) -> Case:
         """Draw noise, what is dropped and what is known of training clips."""
         x, count = self.inward(clip, base), len(clip)
@@ -214,7 +223,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         pieces = texts or [[]] * count
         pieces = [[] if drop else text for text, drop in zip(pieces, untold, strict=True)]
         level = self.base_noise * torch.rand(count, generator=generator).to(x)
-        condition = Condition(tokens, base, dropped.to(x.device), pieces, level)
+        condition = Condition(tokens, base, dropped.to(x.device), pieces, level, control)
         if self.base_noise:
             extra = torch.randn(base.shape, generator=generator).to(base)
             condition = condition._replace(base=base + level[:, None, None, None, None] * extra)
@@ -232,6 +241,8 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         if self.noise_read is not None:
             level = torch.einsum("b, d -> b d", condition.base_noise, self.noise_read)
             features = features + level[:, :, None, None, None]
+        if self.control is not None and condition.control is not None:
+            features = features + self.control(condition.control)
         text = self.text(condition.texts) if self.text is not None else None
         states = self.network(features, angle, text)
         return unfold(self.project(states).float(), self.patch)

@@ -55,6 +55,18 @@ class Sampling(NamedTuple):
     start: float | None = None
 
 
+class Wishes(NamedTuple):
+    """What a clip is to be like, beside its tokens.
+
+    Args:
+        texts: Pieces of a text a clip, for a decoder that reads text.
+        control: Pictures of the size of the clip, for a decoder that is steered by them.
+    """
+
+    texts: Texts | None = None
+    control: Float[Tensor, "B K T H W"] | None = None
+
+
 class WindowDecoder(nn.Module, ABC):
     """Samples clips of any length by a network that knows velocities of windows."""
 
@@ -69,6 +81,7 @@ class WindowDecoder(nn.Module, ABC):
     noise_correlation: float
     use: str
     text: nn.Module | None
+    control: nn.Module | None
     tokenizer: PixelDecoder | None = None
 
     @abstractmethod
@@ -98,6 +111,7 @@ class WindowDecoder(nn.Module, ABC):
         solver: Solver = "ddim",
         known: Float[Tensor, "B 3 K H W"] | None = None,
         texts: Texts | None = None,
+        control: Float[Tensor, "B K T H W"] | None = None,
         joint: Joint = "given",
     ) -> Float[Tensor, "B 3 T H W"]:
         """Sample the pixels of tokens, in [-1, 1].
@@ -110,10 +124,12 @@ class WindowDecoder(nn.Module, ABC):
             solver: "ddim", "dpm" (second order) or "ancestral".
             known: The first 1 + s k frames where they are there already; the others are returned.
             texts: Pieces of a text a clip, for a decoder that reads text.
+            control: Pictures of the size of the clip, for a decoder that is steered by them.
             joint: How a window takes over the frames it begins with.
         """
         sampling = Sampling(steps, guidance_scale, solver, joint)
-        return torch.cat(list(self.stream_decode([tokens], seed, sampling, known, texts)), dim=2)
+        wishes = Wishes(texts, control)
+        return torch.cat(list(self.stream_decode([tokens], seed, sampling, known, wishes)), dim=2)
 
     def stream_decode(
         self,
@@ -121,13 +137,13 @@ class WindowDecoder(nn.Module, ABC):
         seed: int | list[int] = 0,
         sampling: Sampling = Sampling(),
         known: Float[Tensor, "B 3 K H W"] | None = None,
-        texts: Texts | None = None,
+        wishes: Wishes = Wishes(),
     ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
         """Do as `decode` does for chunks of any length, in constant memory."""
         if self.tokenizer is None:
             raise ValueError("the decoder has no tokenizer yet; call attach with the one it is for")
         pair = without_reconstruction if self.use == "none" else with_reconstruction
-        yield from self._stream(pair(tokens, self.tokenizer), seed, sampling, known, texts)
+        yield from self._stream(pair(tokens, self.tokenizer), seed, sampling, known, wishes)
 
     def edit(
         self,
@@ -137,6 +153,7 @@ class WindowDecoder(nn.Module, ABC):
         seed: int | list[int] = 0,
         steps: int = 20,
         guidance_scale: float = 1.0,
+        control: Float[Tensor, "B K T H W"] | None = None,
     ) -> Float[Tensor, "B 3 T H W"]:
         """Noise a clip and take the noise away as a text says: SDEdit (arXiv 2108.01073).
 
@@ -149,6 +166,7 @@ class WindowDecoder(nn.Module, ABC):
             seed: As for `decode`.
             steps: Calls of the network for each window.
             guidance_scale: uncond + scale (cond - uncond); 1 is off.
+            control: As for `decode`.
 
         Raises:
             ValueError: The strength is out of range, or the decoder cannot do without tokens.
@@ -170,7 +188,7 @@ class WindowDecoder(nn.Module, ABC):
         grid = len(clip), 1 + (T - 1) // stride, H // side, W // side
         no_tokens = torch.zeros(grid, dtype=torch.long, device=clip.device)
         sampling = Sampling(steps, guidance_scale, start=strength)
-        parts = self._stream([(no_tokens, clip)], seed, sampling, None, texts)
+        parts = self._stream([(no_tokens, clip)], seed, sampling, None, Wishes(texts, control))
         return torch.cat(list(parts), dim=2)
 
     @torch.no_grad()
@@ -180,10 +198,12 @@ class WindowDecoder(nn.Module, ABC):
         seed: int | list[int],
         sampling: Sampling,
         known: Tensor | None,
-        texts: Texts | None,
+        wishes: Wishes,
     ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
-        if texts is not None and self.text is None:
+        if wishes.texts is not None and self.text is None:
             raise ValueError("this decoder reads no text; leave the prompt out, or train one with")
+        if (wishes.control is None) != (self.control is None):
+            raise ValueError("a decoder with control_channels needs a control, no other takes one")
         angles = self.objective.schedule.angles(sampling.steps, sampling.start or 1.0)
         generators: list[torch.Generator] | None = None
         done, shared, stride = known, None, self.temporal_stride
@@ -197,7 +217,7 @@ class WindowDecoder(nn.Module, ABC):
             noise = correlated(draw_noise(shape, generators), shared, self.noise_correlation)
             noise = noise.to(window.base)
             given = self._given(window, done)
-            guess = self._guess(window, given, noise, sampling, texts)
+            guess = self._guess(window, given, noise, sampling, wishes)
             z = noise
             if sampling.start is not None:
                 source = self.inward(window.base, torch.zeros_like(window.base))
@@ -213,14 +233,19 @@ class WindowDecoder(nn.Module, ABC):
         given: Float[Tensor, "B 3 K H W"],
         noise: Float[Tensor, "B 3 T H W"],
         sampling: Sampling,
-        texts: Texts | None,
+        wishes: Wishes,
     ) -> Guess:
         """Return the network's guess at a window that begins with given frames."""
         B, _, T = window.base.shape[:3]
         num_given = given.shape[2]
         dropped = torch.full((B,), sampling.start is not None, device=given.device)
         condition = Condition(
-            window.tokens, window.base, dropped, texts or [[]] * B, given.new_zeros(B)
+            window.tokens,
+            window.base,
+            dropped,
+            wishes.texts or [[]] * B,
+            given.new_zeros(B),
+            self._control(window, wishes.control),
         )
         clean_frames = num_given if sampling.joint == "given" else 0
 
@@ -242,6 +267,20 @@ class WindowDecoder(nn.Module, ABC):
         if sampling.joint == "replaced":
             return replaced(guess, whole, where, noise)
         return reconstruction_guided(guess, whole, where, noise, GUIDANCE_WEIGHT)
+
+    def _control(self, window: Window, control: Tensor | None) -> Float[Tensor, "B K T H W"] | None:
+        """Return a window's part of the control."""
+        if control is None:
+            return None
+        first = self.temporal_stride * window.first
+        part = control[:, :, first : first + window.base.shape[2]]
+        if part[:, 0].shape != window.base[:, 0].shape:
+            raise ValueError(
+                f"the control is {tuple(control.shape[2:])}, but the clip has pictures of "
+                f"{tuple(window.base.shape[3:])} and at least {first + window.base.shape[2]} "
+                "frames; give one of the clip's size"
+            )
+        return part
 
     def _given(self, window: Window, done: Tensor | None) -> Float[Tensor, "B 3 K H W"]:
         """Return the frames of a window that are decoded already, as the network sees them."""

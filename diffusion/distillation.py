@@ -34,6 +34,7 @@ def distillation_loss(
     base: Float[Tensor, "B 3 T H W"],
     generator: torch.Generator,
     texts: Texts | None = None,
+    control: Float[Tensor, "B K T H W"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the squared error of the student's velocity against two steps of the teacher.
 
@@ -46,8 +47,9 @@ def distillation_loss(
         base: What the CNN makes of them.
         generator: Draws times, noise, what is dropped and what is known.
         texts: Of the clips, for a decoder that reads text.
+        control: For a decoder that is steered by pictures.
     """
-    case = student.draw(clip, tokens, base, generator, texts)
+    case = student.draw(clip, tokens, base, generator, texts, control)
     first = torch.randint(steps, (len(clip),), generator=generator)
     angles = student.objective.schedule.angles(2 * steps).to(clip)
     angle, middle, end = (

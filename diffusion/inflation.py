@@ -1,4 +1,4 @@
-"""From a network for images to one for video that starts as good, frame by frame.
+"""From a trained network to one that can do more and starts as good, such as images to video.
 
 Align your Latents (Blattmann et al. 2023, arXiv 2304.08818) and before it Make-A-Video: the layers
 for space are taken over, those for time start as identity.
@@ -7,39 +7,33 @@ for space are taken over, those for time start as identity.
 from torch import nn
 
 
-def inflate(image: nn.Module, video: nn.Module) -> None:
-    """Give a module for video the weights of its counterpart for images.
+def inflate(source: nn.Module, target: nn.Module) -> None:
+    """Give a module the weights of another that may lack what starts as identity.
 
-    Before training the video's then does with each frame what the image's did; where it also leaves
-    frames out on the way, with a still clip.
+    That is the layers for time, a control and adapters. So before training, a module for video does
+    with each frame what its counterpart for images did; where it also leaves frames out on the way,
+    with a still clip.
 
     Args:
-        image: A denoiser with `temporal` false, or a diffusion decoder around one.
-        video: The same with `temporal` true.
+        source: A denoiser, or a diffusion decoder; one for images has `temporal` false.
+        target: The same, perhaps with more.
 
     Raises:
         ValueError: The two do not belong together.
     """
-    misfit = "the image's weights do not fit the video's"
-    misfit = "the image's weights do not fit the video's"
-    remedy = "build both with the same arguments but for temporal"
-    temporal = temporal_parameters(video)
-    shapes = {name: value.shape for name, value in video.state_dict().items()}
-    state = {
-        name: value
-        for name, value in image.state_dict().items()
-        if name not in temporal or value.shape == shapes[name]
-    }
-    try:
-        found = video.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{misfit}: {error}; {remedy}") from error
-    lacking = set(found.missing_keys) - temporal
-    if found.unexpected_keys or lacking:
+    values, wanted, added = source.state_dict(), target.state_dict(), additions(target)
+    state = {}
+    for name, held in wanted.items():
+        value = values.pop(name.replace(".base_layer.", "."), None)
+        if value is not None and value.shape == held.shape:
+            state[name] = value
+    lacking = set(wanted) - set(state) - added
+    if values or lacking:
         raise ValueError(
-            f"{misfit}: {sorted(found.unexpected_keys)} are too much, {sorted(lacking)} are "
-            f"missing; {remedy}"
+            f"the weights do not fit: {sorted(values)} are too much, {sorted(lacking)} are missing "
+            "or of another shape; build both with the same arguments but for what is added"
         )
+    target.load_state_dict(state, strict=False)
 
 
 def freeze_space(video: nn.Module) -> None:
@@ -47,6 +41,18 @@ def freeze_space(video: nn.Module) -> None:
     temporal = temporal_parameters(video)
     for name, parameter in video.named_parameters():
         parameter.requires_grad_(name in temporal)
+
+
+def additions(module: nn.Module) -> set[str]:
+    """Name the parameters and buffers that start as identity, so that another may lack them."""
+    return {
+        f"{place}.{name}".lstrip(".")
+        for place, part in module.named_modules()
+        if getattr(part, "sees_time", False)
+        or getattr(part, "is_addition", False)
+        or "lora_" in place
+        for name in part.state_dict()
+    }
 
 
 def temporal_parameters(module: nn.Module) -> set[str]:

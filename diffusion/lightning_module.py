@@ -12,7 +12,9 @@ from torch import Tensor
 
 from data.datamodule import Batch
 from data.video import to_uint8
+from diffusion.adapters import add_adapters, merged
 from diffusion.condition import Texts, enlarged, reduced
+from diffusion.control import edges
 from diffusion.decoder import DiffusionDecoder
 from diffusion.distillation import distillation_loss
 from diffusion.inflation import freeze_space, inflate
@@ -37,6 +39,7 @@ class Windowed(NamedTuple):
     base: Float[Tensor, "B 3 T H W"]
     generator: torch.Generator
     texts: Texts | None
+    control: Float[Tensor, "B K T H W"] | None
 
 
 class DiffusionDecoderModule(TrainedModule):
@@ -49,7 +52,10 @@ class DiffusionDecoderModule(TrainedModule):
         recipe: How the network is optimised.
         start_from: Model folder whose diffusion decoder a new run starts from, to finetune it on a
             few clips for example; that of a decoder for images is inflated.
-        trained: Which part learns: "temporal" leaves the layers for space as they are.
+        trained: Which part learns: "temporal" leaves the layers for space as they are, "control"
+            all but what reads the edges of the clip that a decoder with a control is given.
+        adapter_rank: Train adapters of this rank in the network instead of its weights; the model
+            folder has them merged. 0 trains the weights.
     """
 
     tokenizer: Tokenizer
@@ -61,18 +67,28 @@ class DiffusionDecoderModule(TrainedModule):
         max_steps: int,
         recipe: Recipe = Recipe(),
         start_from: str | None = None,
-        trained: Literal["all", "temporal"] = "all",
+        trained: Literal["all", "temporal", "control"] = "all",
+        adapter_rank: int = 0,
     ) -> None:
         super().__init__(max_steps, recipe)
         self.save_hyperparameters()
-        if trained != "all" and start_from is None:
+        if (trained != "all" or adapter_rank) and start_from is None:
             raise ValueError(
-                f"trained is {trained}, so the rest must come from somewhere; set start_from to "
-                "the model folder of a trained diffusion decoder"
+                f"trained is {trained} with adapter_rank {adapter_rank}, so the rest must come "
+                "from somewhere; set start_from to the model folder of a trained diffusion decoder"
             )
+        if trained == "control" and decoder.control is None:
+            raise ValueError("trained is control, but the decoder has none; set control_channels")
         self.decoder, self.tokenizer_folder, self.start_from = decoder, tokenizer_folder, start_from
+        self.adapter_rank = adapter_rank
         if trained == "temporal":
             freeze_space(decoder)
+        if trained == "control" or adapter_rank:
+            decoder.requires_grad_(False)
+        if adapter_rank:
+            add_adapters(decoder.network, adapter_rank)
+        if trained == "control":
+            decoder.control.requires_grad_(True)
         self.text: TextTokenizer | None = None
         self.track_average()
         self.val_psnr, self.val_psnr_cnn = FramePSNR(), FramePSNR()
@@ -118,6 +134,10 @@ class DiffusionDecoderModule(TrainedModule):
             self.ema.load_state_dict(EMA(self.decoder).state_dict())
         self.decoder.attach(self.tokenizer)
 
+    def exported(self) -> DiffusionDecoder:
+        """Return the decoder without adapters."""
+        return merged(self.decoder) if self.adapter_rank else self.decoder
+
     def on_validation_start(self) -> None:
         self.decoder.attach(self.tokenizer)
 
@@ -152,6 +172,7 @@ class DiffusionDecoderModule(TrainedModule):
             base[:, :, frames],
             generator,
             texts,
+            edges(batch.clip[:, :, frames]) if decoder.control is not None else None,
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

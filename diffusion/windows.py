@@ -37,11 +37,13 @@ class Window(NamedTuple):
         tokens: Of all its latent frames.
         base: What the CNN makes of them, or nothing.
         num_known: How many latent frames, from the first on, are decoded already.
+        first: Number of its first latent frame in the stream.
     """
 
     tokens: Int[Tensor, "B n h w"]
     base: Float[Tensor, "B 3 T H W"]
     num_known: int
+    first: int
 
 
 def cut(
@@ -75,7 +77,8 @@ def cut(
         if size == 1 < end:
             raise ValueError("this decoder is for images; train one with a window of 2 or more")
         while end >= (begin := max(0, done - overlap)) + size:
-            yield _window(tokens, base, begin - start, size, stride, done - begin)
+            part = _part(tokens, base, begin - start, size, stride)
+            yield Window(*part, done - begin, begin)
             done = begin + size
             # What the last window may need: all but one latent frame of a window.
             kept = max(start, done - size + 1)
@@ -83,14 +86,15 @@ def cut(
             start = kept
     if tokens is not None and base is not None and done < end:
         begin = max(0, end - size)
-        yield _window(tokens, base, begin - start, end - begin, stride, done - begin)
+        part = _part(tokens, base, begin - start, end - begin, stride)
+        yield Window(*part, done - begin, begin)
 
 
-def _window(
-    tokens: Tensor, base: Tensor, first: int, size: int, stride: int, num_known: int
-) -> Window:
+def _part(
+    tokens: Tensor, base: Tensor, first: int, size: int, stride: int
+) -> tuple[Int[Tensor, "B n h w"], Float[Tensor, "B 3 T H W"]]:
     frames = slice(stride * first, stride * (first + size - 1) + 1)
-    return Window(tokens[:, first : first + size], base[:, :, frames], num_known)
+    return tokens[:, first : first + size], base[:, :, frames]
 
 
 def with_reconstruction(

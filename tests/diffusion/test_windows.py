@@ -26,6 +26,7 @@ def test_every_latent_frame_is_new_once_and_has_its_frames(total, size, overlap)
     for window in cut(chunks([total]), size, overlap, STRIDE):
         latents = window.tokens.flatten().tolist()
         assert len(latents) == min(size, total)
+        assert window.first == latents[0]
         assert window.num_known == 0 or window.num_known >= overlap
         frames = window.base[0, 0].flatten().tolist()
         assert frames == list(range(STRIDE * latents[0], STRIDE * latents[-1] + 1))
