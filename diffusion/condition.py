@@ -76,6 +76,24 @@ def over_clip(angle: Float[Tensor, "B T"]) -> Float[Tensor, "B 1 T 1 1"]:
     return angle[:, None, :, None, None]
 
 
+def draw_known(
+    count: int, num_latents: int, stride: int, share: float, generator: torch.Generator
+) -> Bool[Tensor, "B T"]:
+    """Draw which frames of training clips are given: none, or those of some first latent frames.
+
+    Args:
+        count: Clips.
+        num_latents: Latent frames of each.
+        stride: Frames to a latent frame, T = 1 + s (t - 1).
+        share: Of the clips that are given some.
+        generator: Draws.
+    """
+    frames = torch.arange(1 + stride * (num_latents - 1))
+    given = torch.rand(count, 1, generator=generator) < share
+    last = torch.randint(max(1, num_latents - 1), (count, 1), generator=generator)
+    return given & (frames <= stride * last) & (num_latents > 1)
+
+
 def enlarged(
     clip: Float[Tensor, "B C T H W"], time: int, space: int
 ) -> Float[Tensor, "B C T2 H2 W2"]:

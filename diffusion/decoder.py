@@ -8,7 +8,7 @@ GAIA-1 (Hu et al. 2023, arXiv 2309.17080) and Cosmos (NVIDIA 2025, arXiv 2501.03
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffusion.condition import (
@@ -17,6 +17,7 @@ from diffusion.condition import (
     TextFeatures,
     Texts,
     TokenFeatures,
+    draw_known,
     fold,
     over_clip,
     unfold,
@@ -219,7 +220,8 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         dropped, untold = torch.rand(2, count, generator=generator) < self.dropout
         noise, shared = (torch.randn(part.shape, generator=generator) for part in (x, x[:, :, :1]))
         noise = correlated(noise, shared, self.noise_correlation).to(x)
-        known = self._draw_known(count, tokens.shape[1], generator).to(x.device)
+        shape = count, tokens.shape[1], self.temporal_stride
+        known = draw_known(*shape, self.known_share, generator).to(x.device)
         pieces = texts or [[]] * count
         pieces = [[] if drop else text for text, drop in zip(pieces, untold, strict=True)]
         level = self.base_noise * torch.rand(count, generator=generator).to(x)
@@ -266,12 +268,3 @@ class DiffusionDecoder(Configurable, WindowDecoder):
     ) -> Float[Tensor, "B 3 T H W"]:
         """Undo `inward`."""
         return x * self.scale + base if self.use == "refine" else x * self.scale
-
-    def _draw_known(
-        self, count: int, num_latents: int, generator: torch.Generator
-    ) -> Bool[Tensor, "B T"]:
-        """Draw which frames are given: none, or those of some first latent frames."""
-        frames = torch.arange(1 + self.temporal_stride * (num_latents - 1))
-        given = torch.rand(count, 1, generator=generator) < self.known_share
-        last = torch.randint(max(1, num_latents - 1), (count, 1), generator=generator)
-        return given & (frames <= self.temporal_stride * last) & (num_latents > 1)

@@ -9,10 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffusion.condition import Condition, Texts, enlarged
-from diffusion.objective import DiffusionObjective, clean, noised
+from diffusion.objective import DiffusionObjective, noised
 from diffusion.sampler import (
     Guess,
     Solver,
+    beginning_with,
     correlated,
     draw_noise,
     generators_of,
@@ -247,21 +248,16 @@ class WindowDecoder(nn.Module, ABC):
             given.new_zeros(B),
             self._control(window, wishes.control),
         )
-        clean_frames = num_given if sampling.joint == "given" else 0
 
-        def guess(z: Tensor, angle: Tensor) -> Tensor:
-            z = torch.cat([given[:, :, :clean_frames], z[:, :, clean_frames:]], dim=2)
-            angles = angle.expand(B, T).clone()
-            angles[:, :clean_frames] = 0
+        def velocity(z: Tensor, angles: Tensor) -> Tensor:
             v = self.velocity(z, angles, condition)
-            if sampling.guidance_scale != 1:
-                blind = self.velocity(z, angles, condition.blind())
-                v = guided(v, blind, sampling.guidance_scale)
-            x = clean(z, v, angle)
-            return torch.cat([given[:, :, :clean_frames], x[:, :, clean_frames:]], dim=2)
+            if sampling.guidance_scale == 1:
+                return v
+            return guided(v, self.velocity(z, angles, condition.blind()), sampling.guidance_scale)
 
-        if clean_frames or not num_given:
-            return guess
+        if sampling.joint == "given" or not num_given:
+            return beginning_with(velocity, given)
+        guess = beginning_with(velocity, given[:, :, :0])
         where = (torch.arange(T, device=given.device) < num_given)[None, None, :, None, None]
         whole = torch.cat([given, torch.zeros_like(window.base[:, :, num_given:])], dim=2)
         if sampling.joint == "replaced":

@@ -226,6 +226,22 @@ def reconstruction_guided(
     return inner
 
 
-def clean_guess(velocity: Guess) -> Guess:
-    """Turn a network that returns velocities into one that returns clips."""
-    return lambda z, angle: clean(z, velocity(z, angle), angle)
+def beginning_with(
+    velocity: Callable[[Tensor, Tensor], Tensor], given: Float[Tensor, "B C K H W"]
+) -> Guess:
+    """Make a guess of a network that takes its first frames without noise, at angle 0.
+
+    Args:
+        velocity: From noised frames and the angle of each, "B T", to their velocities.
+        given: The first frames, none or some.
+    """
+    count = given.shape[2]
+
+    def guess(z: Tensor, angle: Tensor) -> Tensor:
+        z = torch.cat([given, z[:, :, count:]], dim=2)
+        angles = angle.expand(len(z), z.shape[2]).clone()
+        angles[:, :count] = 0
+        x = clean(z, velocity(z, angles), angle)
+        return torch.cat([given, x[:, :, count:]], dim=2)
+
+    return guess

@@ -33,6 +33,12 @@ ALLOWED = {
     "evaluation": {"evaluation", "data"},
     "tokenizer/lightning_module.py": {"tokenizer"} | MODULES,
     "lm/lightning_module.py": {"lm", "tokenizer"} | MODULES,
+    "lm/continuous.py": {
+        "lm",
+        "diffusion.latent_prior",
+        "diffusion.objective",
+        "diffusion.sampler",
+    },
     "diffusion/lightning_module.py": {"diffusion", "tokenizer", "lm.text"} | MODULES,
     "benchmarks": OURS,
     "pipeline.py": {"tokenizer", "lm", "diffusion", "layers.storage", "data.video"},
