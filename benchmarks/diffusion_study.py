@@ -43,7 +43,7 @@ TOKENIZER = {
     "decoder_depths": [2, 3],
 }
 STEPS = (1, 4, 8, 20, 50)
-SHARES = {"tokenizer": 0.2, "decoder": 0.33, "finetuned": 0.33}
+SHARES = {"tokenizer": 0.2, "decoder": 0.3, "finetuned": 0.3, "distilled": 0.2}
 CNN = "CNN, finetuned"
 Config = dict[str, Any]
 
@@ -63,12 +63,19 @@ def finetuned_config(root: Path, tokenizer: Path) -> Config:
     return config
 
 
-def decoder_config(root: Path, tokenizer: Path) -> Config:
-    """Return the demo's recipe of a diffusion decoder, for the small tokenizer."""
-    config = _recipe("demo_decoder", root)
+def decoder_config(recipe: str, root: Path, tokenizer: Path) -> Config:
+    """Return a recipe of a diffusion decoder, for the small tokenizer."""
+    config = _recipe(recipe, root)
     model = config["model"]["init_args"]
     model["tokenizer_folder"] = str(tokenizer)
     model["decoder"] |= {"codebook_size": 240, "strides": [4, 16]}
+    return config
+
+
+def distilled_config(root: Path, tokenizer: Path, decoder: Path) -> Config:
+    """Return the recipe that distils the decoder to 8 steps."""
+    config = decoder_config("distilled_decoder", root, tokenizer)
+    config["model"]["init_args"]["start_from"] = str(decoder)
     return config
 
 
@@ -102,8 +109,11 @@ def arms(out: Path) -> dict[str, Arm]:
     """Return every way from tokens to pixels that is compared."""
     plain = Tokenizer.from_pretrained(out / "tokenizer" / "model")
     tuned = Tokenizer.from_pretrained(out / "finetuned" / "model")
-    decoder = load_module(out / "decoder" / "model" / "decoder")
+    decoder, student = (
+        load_module(out / name / "model" / "decoder") for name in ("decoder", "distilled")
+    )
     decoder.attach(plain)
+    student.attach(plain)
     found: dict[str, Arm] = {
         "CNN": lambda tokens, first: pixels(plain.decode(tokens)),
         CNN: lambda tokens, first: pixels(tuned.decode(tokens)),
@@ -120,6 +130,9 @@ def arms(out: Path) -> dict[str, Arm]:
         found[f"diffusion, {steps} steps"] = lambda tokens, first, s=steps: pixels(
             decoder.decode(tokens, seed=first, steps=s)
         )
+    found["distilled, 8 steps"] = lambda tokens, first: pixels(
+        student.decode(tokens, seed=first, steps=8)
+    )
     return found
 
 
@@ -156,8 +169,9 @@ def main(arguments: list[str] | None = None) -> None:
     tokenizer = roots["tokenizer"] / "model"
     configs = {
         "tokenizer": tokenizer_config(roots["tokenizer"]),
-        "decoder": decoder_config(roots["decoder"], tokenizer),
+        "decoder": decoder_config("demo_decoder", roots["decoder"], tokenizer),
         "finetuned": finetuned_config(roots["finetuned"], tokenizer),
+        "distilled": distilled_config(roots["distilled"], tokenizer, roots["decoder"] / "model"),
     }
     seconds = {name: train(configs[name], roots[name], budget[name]) for name in SHARES}
     rows = measure(args.out, args.clips)

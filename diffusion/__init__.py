@@ -2,6 +2,7 @@ from diffusion.decoder import DiffusionDecoder
 from diffusion.denoiser import Denoiser
 from diffusion.dit import DiT
 from diffusion.inflation import inflate
+from diffusion.latent_module import LatentPriorModule
 from diffusion.latent_prior import LatentDiffusionPrior, LatentPrior
 from diffusion.lightning_module import DiffusionDecoderModule, DistillationModule
 from diffusion.objective import DiffusionObjective
@@ -18,6 +19,7 @@ __all__ = [
     "DistillationModule",
     "LatentDiffusionPrior",
     "LatentPrior",
+    "LatentPriorModule",
     "LogLinearSchedule",
     "Schedule",
     "UNet3D",

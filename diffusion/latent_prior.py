@@ -24,15 +24,17 @@ class LatentPrior(Configurable, nn.Module, ABC):
         channels: Of a latent.
         grid: Of the trained window, (t, h, w).
         steps: Calls of the denoising network where a sampler is not told how many.
+        text_size: Text pieces at most; 0 where the prior reads none.
     """
 
     mean: Tensor
     scale: Tensor
     calibrated: Tensor
 
-    def __init__(self, channels: int, grid: list[int], steps: int) -> None:
+    def __init__(self, channels: int, grid: list[int], steps: int, text_size: int) -> None:
         super().__init__()
-        self.channels, self.grid, self.steps = channels, (grid[0], grid[1], grid[2]), steps
+        self.channels, self.grid = channels, (grid[0], grid[1], grid[2])
+        self.steps, self.text_size = steps, text_size
         self.register_buffer("mean", torch.zeros(channels, 1, 1, 1))
         self.register_buffer("scale", torch.ones(channels, 1, 1, 1))
         self.register_buffer("calibrated", torch.tensor(False))
@@ -145,7 +147,7 @@ class LatentDiffusionPrior(LatentPrior):
         text_window: int = 24,
         known_share: float = 0.3,
     ) -> None:
-        super().__init__(channels, grid, steps=50)
+        super().__init__(channels, grid, 50, text_size)
         if (network.text_width > 0) != (text_size > 0):
             raise ValueError(
                 f"text_size is {text_size} and the network's text_width {network.text_width}; set "

@@ -24,8 +24,8 @@ Solver = Literal["ddim", "ancestral", "dpm"]
 def ddim_step(
     z: Float[Tensor, "*S"],
     v: Float[Tensor, "*S"],
-    angle: Float[Tensor, ""],
-    next_angle: Float[Tensor, ""],
+    angle: Float[Tensor, "..."],
+    next_angle: Float[Tensor, "..."],
 ) -> Float[Tensor, "*S"]:
     """Turn z towards the clip: z_s = cos(phi_s - phi_t) z + sin(phi_s - phi_t) v.
 
@@ -171,7 +171,7 @@ def guided(
 def replaced(
     guess: Guess,
     known: Float[Tensor, "B C T H W"],
-    where: Bool[Tensor, "B 1 T 1 1"] | Bool[Tensor, "B 1 T H W"],
+    where: Bool[Tensor, "#B 1 T #H #W"],
     noise: Float[Tensor, "B C T H W"],
 ) -> Guess:
     """Wrap a guess so that known parts are put into z with noise, at every step.
@@ -196,7 +196,7 @@ def replaced(
 def reconstruction_guided(
     guess: Guess,
     known: Float[Tensor, "B C T H W"],
-    where: Bool[Tensor, "B 1 T 1 1"] | Bool[Tensor, "B 1 T H W"],
+    where: Bool[Tensor, "#B 1 T #H #W"],
     noise: Float[Tensor, "B C T H W"],
     weight: float,
 ) -> Guess:

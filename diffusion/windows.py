@@ -7,13 +7,14 @@ last frame that its first latent frame stands for, and all of the others'. So ev
 
 from collections.abc import Iterable, Iterator
 from itertools import tee
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 
+@runtime_checkable
 class PixelDecoder(Protocol):
     """What a diffusion decoder asks of the tokenizer that it belongs to."""
 

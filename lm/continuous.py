@@ -93,7 +93,7 @@ class TokenDiffusionPrior(LatentPrior):
         head_width: int = 256,
         head_depth: int = 3,
     ) -> None:
-        super().__init__(channels, grid, steps=20)
+        super().__init__(channels, grid, 20, text_size)
         self.transformer, self.objective = transformer, objective or DiffusionObjective()
         self.vocabulary, self.text_window = Vocabulary(text_size, 0), text_window
         self.prefix_length = text_window + 3

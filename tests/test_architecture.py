@@ -39,6 +39,7 @@ ALLOWED = {
         "diffusion.objective",
         "diffusion.sampler",
     },
+    "diffusion/latent_module.py": {"diffusion", "tokenizer", "lm.text"} | MODULES,
     "diffusion/lightning_module.py": {"diffusion", "tokenizer", "lm.text"} | MODULES,
     "benchmarks": OURS,
     "pipeline.py": {"tokenizer", "lm", "diffusion", "layers.storage", "data.video"},

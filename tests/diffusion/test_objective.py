@@ -61,9 +61,11 @@ def test_the_weight_makes_every_error_that_of_the_clip_up_to_a_snr(prediction):
 def test_the_weight_is_that_of_the_paper():
     snr = torch.tensor([0.5, 5.0, 50.0], dtype=torch.float64)
     angle = torch.atan(snr.rsqrt())
-    torch.testing.assert_close(min_snr_weight(angle, 5, "eps"), torch.tensor([1, 1, 0.1]).double())
+    torch.testing.assert_close(
+        min_snr_weight(angle, 5.0, "eps"), torch.tensor([1, 1, 0.1]).double()
+    )
     expected = torch.tensor([0.5, 5, 5]).double() / (snr + 1)
-    torch.testing.assert_close(min_snr_weight(angle, 5, "v"), expected)
+    torch.testing.assert_close(min_snr_weight(angle, 5.0, "v"), expected)
 
 
 @pytest.mark.parametrize("prediction", ["v", "x", "eps"])

@@ -88,6 +88,7 @@ def test_ancestral_is_that_of_diffusers():
     torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers
 @pytest.mark.parametrize("steps", [1, 2, 5, 20])
 def test_the_second_order_solver_is_that_of_diffusers(steps):
     from diffusers import DPMSolverMultistepScheduler
@@ -104,7 +105,7 @@ def test_the_second_order_solver_is_that_of_diffusers(steps):
 
 @pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpm", 2)])
 def test_solvers_converge_to_the_exact_flow_at_their_order(solver, order):
-    schedule, z = LogLinearSchedule(16, -10), start(1, 1000)
+    schedule, z = LogLinearSchedule(16.0, -10.0), start(1, 1000)
     first = schedule.angles(1)[0]
     spread = ((DEVIATION * signal(first)) ** 2 + noise_level(first) ** 2).sqrt()
     # The flow keeps each element's quantile.
@@ -138,7 +139,7 @@ def test_ancestral_samples_have_the_distribution_of_the_data(schedule):
 def test_brightness_is_drawn_right_only_from_zero_terminal_snr(zero_snr):
     """A clip of one brightness, normal over clips: its mean shows through much noise."""
     pixels = 4096
-    schedule = LogLinearSchedule(10, -5, zero_terminal_snr=zero_snr)
+    schedule = LogLinearSchedule(10.0, -5.0, zero_terminal_snr=zero_snr)
 
     def guess(z, angle):
         alpha, sigma = signal(angle), noise_level(angle)

@@ -76,8 +76,8 @@ def test_a_sampler_goes_from_the_most_noise_to_none():
     ("build", "words"),
     [
         (lambda: CosineSchedule().angles(0), "steps is 0"),
-        (lambda: CosineSchedule(offset=1), "offset is 1"),
-        (lambda: LogLinearSchedule(-1, 1), "must be below"),
+        (lambda: CosineSchedule(offset=1.0), "offset is 1"),
+        (lambda: LogLinearSchedule(-1.0, 1.0), "must be below"),
     ],
 )
 def test_what_cannot_be_is_refused(build, words):
