@@ -2,7 +2,6 @@
 
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import torch
 from einops import rearrange, reduce
@@ -17,9 +16,6 @@ from lm.packing import Quantization
 from lm.prior import Prior
 from lm.text import TextTokenizer
 from tokenizer.model import Tokenizer
-
-Pixels = Literal["cnn", "diffusion"]
-"""Who turns tokens into pixels: the tokenizer's own decoder, or the diffusion decoder."""
 
 
 class VideoPipeline:
@@ -105,7 +101,7 @@ class VideoPipeline:
         min_p: float | None = None,
         steps: int | None = None,
         quantize: Quantization | None = None,
-        decoder: Pixels = "cnn",
+        decoder: str = "cnn",
         decoder_steps: int = 20,
     ) -> UInt8[Tensor, "B T2 H2 W2 3"]:
         """Sample videos.
@@ -125,7 +121,7 @@ class VideoPipeline:
             min_p: Keep tokens of at least this share of the likeliest one's probability.
             steps: Calls of the network a window, for a masked prior.
             quantize: "int8" samples from weights of one byte, for an autoregressive prior.
-            decoder: Who turns tokens into pixels.
+            decoder: Who turns tokens into pixels: "cnn", the tokenizer's own, or "diffusion".
             decoder_steps: Calls of the diffusion decoder's network a window of its own; `steps`
                 is the prior's.
         """

@@ -39,9 +39,9 @@ class Truth(NamedTuple):
 
 
 @torch.inference_mode()
-def read_truth(tokenizer: Tokenizer, num_clips: int, size: int = 64) -> Truth:
+def read_truth(tokenizer: Tokenizer, num_clips: int) -> Truth:
     """Draw clips and encode them."""
-    source = Shapes(num_clips, "val", size=size)
+    source = Shapes(num_clips, "val")
     clips = torch.stack([source.read(i, FRAMES).frames for i in range(num_clips)])
     tokens = torch.cat([tokenizer.encode(to_model_range(part)) for part in clips.split(BATCH)])
     encoder = tokenizer.encoder

@@ -166,7 +166,7 @@ class Grow(nn.Module):
 
 
 def modulation(
-    layer: nn.Linear, embedding: Float[Tensor, "B T E"], parts: int
+    layer: nn.Module, embedding: Float[Tensor, "B T E"], parts: int
 ) -> tuple[Float[Tensor, "B C T 1 1"], ...]:
     """Return what a layer makes of the angle's embedding, as so many fields of channels."""
     return rearrange(layer(embedding), "b t (n c) -> n b c t 1 1", n=parts).unbind()

@@ -77,7 +77,7 @@ def cut(
         end = start + tokens.shape[1]
         if size == 1 < end:
             raise ValueError("this decoder is for images; train one with a window of 2 or more")
-        while end >= (begin := max(0, done - overlap)) + size:
+        while done < (begin := max(0, done - overlap)) + size <= end:
             part = _part(tokens, base, begin - start, size, stride)
             yield Window(*part, done - begin, begin)
             done = begin + size

@@ -17,8 +17,6 @@ NETWORK = "{class_path: UNet3D, init_args: {channels: [32], depths: [1], tempora
 TINY = [
     "--model.init_args.max_steps=2",
     "--model.init_args.decoder.codebook_size=200",
-    "--data.train.init_args.size=32",
-    "--data.val.init_args.size=32",
 ]
 
 
