@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 OUT ?= runs/demo
 
-.PHONY: install demo test check soak tokenizer-study prediction-study
+.PHONY: install demo test check soak tokenizer-study prediction-study diffusion-study
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -34,3 +34,7 @@ tokenizer-study: install
 # make prediction-study: priors and bottlenecks beside baselines, in less than 90 minutes.
 prediction-study: install
 	$(BIN)/python -m benchmarks.prediction_study
+
+# make diffusion-study [MINUTES=60]: does the diffusion decoder beat the CNN decoder trained as long?
+diffusion-study: install
+	$(BIN)/python -m benchmarks.diffusion_study $(if $(MINUTES),--minutes $(MINUTES))

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from einops import rearrange, reduce
@@ -11,103 +10,19 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
-from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
 from lm.autoregressive import AutoregressivePrior
 from lm.captioning import write_captions
 from lm.condition import Condition
-from lm.generation import Generation
+from lm.generation import Generation, Pixels
 from lm.packing import Quantization
-from lm.prior import Prior
 from lm.request import Request
 from lm.sampling import Sampling
 from lm.tasks import UPSCALE
-from lm.text import TextTokenizer
-from lm.text_encoder import T5TextEncoder
-from tokenizer import FrameTokenizer
-from tokenizer.model import Tokenizer
+from model_folder import ModelFolder
 
 
-class VideoPipeline:
-    """Tokenizer and prior in one folder.
-
-    Args:
-        tokenizer: Video to tokens and back.
-        size: Height and width that the models were trained at.
-        fps: Frames per second of the training clips.
-        prior: Models the tokens; a pipeline without one only encodes and decodes.
-        text: Turns prompts into pieces; None where the prior was trained without captions.
-        fingerprint: Of the tokenizer that the prior was trained with; checked against this one.
-        classes: Names of the classes that the prior knows, in the order of their numbers.
-        guide_tokenizer: Encodes guides, where the prior was trained with another one for them.
-        text_encoder: Reads prompts, where the prior was trained with one; only its name is saved.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer | FrameTokenizer,
-        size: int,
-        fps: float,
-        prior: Prior | None = None,
-        text: TextTokenizer | None = None,
-        fingerprint: str | None = None,
-        classes: list[str] | None = None,
-        guide_tokenizer: Tokenizer | None = None,
-        text_encoder: T5TextEncoder | None = None,
-    ) -> None:
-        own = tokenizer.fingerprint()
-        if fingerprint is not None and fingerprint != own:
-            raise ValueError(
-                f"the prior was trained with the tokenizer {fingerprint}, but this one is {own}; "
-                "use the tokenizer that belongs to it"
-            )
-        self.tokenizer, self.size, self.fps = tokenizer.eval(), size, fps
-        self.prior, self.text = prior.eval() if prior is not None else None, text
-        self.classes = classes or []
-        self.guide_tokenizer = guide_tokenizer.eval() if guide_tokenizer is not None else None
-        self.text_encoder = text_encoder
-
-    @classmethod
-    def from_pretrained(cls, folder_or_hub_id: str | Path) -> "VideoPipeline":
-        """Load a model folder, or one of that name on the Hugging Face hub."""
-        folder = find_model(folder_or_hub_id)
-        facts = read_manifest(folder)
-        if "size" not in facts:
-            raise ValueError(f"{folder} holds a tokenizer alone; load Tokenizer.from_pretrained")
-        prior = load_module(folder / "prior") if (folder / "prior").is_dir() else None
-        pieces = folder / "prior" / "text.model"
-        text = TextTokenizer(pieces.read_bytes()) if pieces.is_file() else None
-        tokenizer = load_module(folder / "tokenizer")
-        guides, encoder = folder / "guide_tokenizer", facts.get("text_encoder")
-        return cls(
-            tokenizer,
-            facts["size"],
-            facts["fps"],
-            prior,
-            text,
-            facts["tokenizer_fingerprint"],
-            facts.get("classes"),
-            load_module(guides) if guides.is_dir() else None,
-            T5TextEncoder(encoder["model"], encoder["window"]) if encoder is not None else None,
-        )
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write safetensors, JSON and hashes; the folder may be copied or uploaded as it is."""
-        folder = Path(folder)
-        if self.prior is None and (folder / "prior").exists():
-            raise ValueError(f"{folder} holds a prior, which this has not; choose another folder")
-        save_module(self.tokenizer, folder / "tokenizer")
-        if self.prior is not None:
-            save_module(self.prior, folder / "prior")
-        if self.text is not None:
-            (folder / "prior" / "text.model").write_bytes(self.text.model)
-        if self.guide_tokenizer is not None:
-            save_module(self.guide_tokenizer, folder / "guide_tokenizer")
-        facts = {"size": self.size, "fps": self.fps}
-        facts |= {"tokenizer_fingerprint": self.tokenizer.fingerprint()}
-        facts |= {"classes": self.classes} if self.classes else {}
-        if (encoder := self.text_encoder) is not None:
-            facts |= {"text_encoder": {"model": encoder.model, "window": encoder.window}}
-        write_manifest(folder, facts)
+class VideoPipeline(ModelFolder):
+    """Samples, captions and scores videos with the models of a folder."""
 
     def generate(
         self,
@@ -129,6 +44,8 @@ class VideoPipeline:
         story: list[tuple[str, int]] | None = None,
         guide: UInt8[Tensor, "B T3 H3 W3 3"] | None = None,
         features: Float[Tensor, "B t F"] | None = None,
+        decoder: str = "cnn",
+        decoder_steps: int = 20,
     ) -> UInt8[Tensor, "B T4 H4 W4 3"]:
         """Sample videos.
 
@@ -144,22 +61,38 @@ class VideoPipeline:
         sampling = Sampling(
             guidance_scale, temperature, top_k, top_p, min_p, steps, quantize=quantize
         )
-        return torch.cat(list(self.stream(request, sampling)), dim=1)
+        return torch.cat(list(self.stream(request, sampling, decoder, decoder_steps)), dim=1)
 
     def stream(
-        self, request: Request, sampling: Sampling = Sampling()
+        self,
+        request: Request,
+        sampling: Sampling = Sampling(),
+        decoder: str = "cnn",
+        decoder_steps: int = 20,
     ) -> Iterator[UInt8[Tensor, "B _ H W 3"]]:
         """Sample videos piece by piece, in memory that does not grow with their length.
 
         The context comes first, then the new frames of each window.
 
+        Args:
+            request: What is made.
+            sampling: How its tokens are drawn.
+            decoder: Who turns tokens into pixels: "cnn", the tokenizer's own, or "diffusion". One
+                that enlarges clips sees them whole, at the end.
+            decoder_steps: Calls of the diffusion decoder's network a window of its own.
+
         Raises:
             ValueError: What is asked for cannot be; before anything is sampled.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in request.seeds]
-        generation = self._generation(request)
+        pixels = self._pixels(decoder, decoder_steps)
+        enlarges = pixels is not None and self.require_decoder().enlarge != [1, 1]
+        generation = self._generation(request, None if enlarges else pixels)
         generation.check(sampling)
-        return (to_uint8(clip) for clip in generation.windows(generators, sampling))
+        clips = generation.windows(generators, sampling)
+        if pixels is not None and enlarges:
+            clips = self._enlarged(clips, pixels, generators, generation.parts[0])
+        return (to_uint8(clip) for clip in clips)
 
     @torch.no_grad()
     def caption(
@@ -175,13 +108,36 @@ class VideoPipeline:
             seed: Text i draws from seed + i.
             temperature: 0, the default, writes the likeliest piece each time.
         """
-        prior, text = self._require_prior(), self._require_text()
+        prior, text = self.require_prior(), self.require_text()
         if not isinstance(prior, AutoregressivePrior):
             raise ValueError("a masked prior writes no text; use an autoregressive one")
         tokens = self.tokenizer.encode(self._fit(videos))
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(videos))]
         pieces = write_captions(prior, tokens, generators, Sampling(temperature=temperature))
         return [text.decode(one) for one in pieces]
+
+    def edit(
+        self,
+        videos: UInt8[Tensor, "B T H W 3"],
+        prompts: list[str],
+        strength: float = 0.5,
+        seed: int = 0,
+        guidance_scale: float = 1.0,
+        decoder_steps: int = 20,
+    ) -> UInt8[Tensor, "B T H2 W2 3"]:
+        """Change videos as prompts say, by the diffusion decoder (SDEdit, arXiv 2108.01073).
+
+        Args:
+            videos: 1 + s k frames; resized and cropped to the trained size.
+            prompts: What to make of each.
+            strength: How far noise covers a video before it is taken away again, in (0, 1].
+            seed: Sample i draws from seed + i.
+            guidance_scale: uncond + scale (cond - uncond); 1 is off.
+            decoder_steps: Calls of the network a window, all of them below `strength`.
+        """
+        pieces, decoder = self.condition(prompts, len(videos)).texts, self.require_decoder()
+        clip = self._fit(videos)
+        return to_uint8(decoder.edit(clip, pieces, strength, seed, decoder_steps, guidance_scale))
 
     @torch.no_grad()
     def score(
@@ -197,7 +153,7 @@ class VideoPipeline:
             prompts: Given what; None for nothing.
             per: "clip" gives B, "frame" B t, "token" B t h w; each is the sum of the next.
         """
-        prior = self._require_prior()
+        prior = self.require_prior()
         if not isinstance(prior, AutoregressivePrior):
             raise ValueError(
                 "a masked prior has no likelihood; score with an autoregressive one, or read "
@@ -211,9 +167,9 @@ class VideoPipeline:
         return reduce(scores, f"b t h w -> {kept[per]}", "sum")
 
     @torch.no_grad()
-    def _generation(self, request: Request) -> Generation:
+    def _generation(self, request: Request, pixels: Pixels | None) -> Generation:
         """Return a request as the models read it, with all pixels at the trained size."""
-        prior, tokenizer = self._require_prior(), self.tokenizer
+        prior, tokenizer = self.require_prior(), self.tokenizer
         tokenizer.num_latent_frames(request.length)
         stride, window = tokenizer.temporal_stride, tokenizer.num_frames(prior.grid[0])
         classes, context = self._class_numbers(request.classes), request.known(stride)
@@ -233,7 +189,44 @@ class VideoPipeline:
             request.hole(self.size),
             None if actions is None else prior.inputs.bins(actions),
             request.features,
+            pixels,
         )
+
+    def _pixels(self, decoder: str, steps: int) -> Pixels | None:
+        """Return what turns tokens into pixels; None for the tokenizer's own decoder."""
+        if decoder not in ("cnn", "diffusion") or steps < 1:
+            raise ValueError(
+                f"decoder is {decoder!r}, decoder_steps is {steps}; take cnn or diffusion and at "
+                "least 1 step"
+            )
+        if decoder == "cnn":
+            return None
+        diffusion = self.require_decoder()
+
+        def draw(
+            tokens: Tensor,
+            known: Tensor | None,
+            generators: list[torch.Generator],
+            condition: Condition,
+        ) -> Tensor:
+            seeds = [int(torch.randint(2**62, (), generator=g)) for g in generators]
+            texts = condition.texts if diffusion.text is not None else None
+            new = diffusion.decode(tokens, seeds, steps, known=known, texts=texts)
+            return new if known is None else torch.cat([known, new], dim=2)
+
+        return draw
+
+    @torch.no_grad()
+    def _enlarged(
+        self,
+        clips: Iterator[Tensor],
+        pixels: Pixels,
+        generators: list[torch.Generator],
+        condition: Condition,
+    ) -> Iterator[Tensor]:
+        """Yield a whole clip, encoded and decoded again by a decoder that enlarges it."""
+        tokens = self.tokenizer.encode(torch.cat(list(clips), dim=2))
+        yield pixels(tokens, None, generators, condition)
 
     def _guide(self, request: Request) -> Float[Tensor, "B 3 T H W"] | None:
         if request.guide is None:
@@ -282,15 +275,5 @@ class VideoPipeline:
                 raise ValueError("a prompt is empty; use prompts=None for unconditional samples")
         if self.text_encoder is not None:
             return Condition([[] for _ in prompts], states=self.text_encoder.encode(prompts))
-        text = self._require_text()
+        text = self.require_text()
         return Condition([text.encode(prompt) for prompt in prompts])
-
-    def _require_text(self) -> TextTokenizer:
-        if self.text is None:
-            raise ValueError("this model was trained without captions; leave the prompts out")
-        return self.text
-
-    def _require_prior(self) -> Prior:
-        if self.prior is None:
-            raise ValueError("this folder holds a tokenizer alone; train a prior to generate")
-        return self.prior

@@ -81,6 +81,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
     parser.add_argument("--min-p", type=float, default=0.0, help="0 keeps all tokens")
     parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
+    parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
+    parser.add_argument("--decoder-steps", type=int, default=20, help="of the diffusion decoder")
+    parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
     parser.add_argument("--quantize", choices=["int8"], help="weights of one byte: faster")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     return parser
@@ -108,7 +111,26 @@ def generate(args: argparse.Namespace) -> None:
     if args.key_frames is not None:
         request = _through_key_frames(request, sampling, args.key_frames, pipe)
     labels = request.prompts or [args.task] * request.count
-    write_samples(pipe.stream(request, sampling), labels, request.length, args.out, pipe.fps)
+    faster, length = 1, request.length
+    if args.decoder == "diffusion":
+        faster = pipe.require_decoder().enlarge[0]
+        length = 1 + faster * (length - 1)
+    pieces = pipe.stream(request, sampling, args.decoder, args.decoder_steps)
+    write_samples(pieces, labels, length, args.out, faster * pipe.fps)
+
+
+def edit(args: argparse.Namespace) -> None:
+    """Change a video as a prompt says."""
+    if args.context is None or not args.prompt:
+        raise ValueError("--task edit needs --context, the video, and --prompt, what to make of it")
+    pipe = VideoPipeline.from_pretrained(args.model)
+    stride = pipe.tokenizer.temporal_stride
+    source = guide_frames(args.context, args.task, pipe.size, pipe.fps, stride)[: args.frames]
+    prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
+    videos = source.expand(len(prompts), *source.shape)
+    told = args.strength, args.seed, args.guidance_scale, args.decoder_steps
+    edited = pipe.edit(videos, prompts, *told)
+    write_samples(iter([edited]), prompts, edited.shape[1], args.out, pipe.fps)
 
 
 def caption(args: argparse.Namespace) -> None:
@@ -259,6 +281,7 @@ def _watched(frames: Iterator, total: int, path: Path) -> Iterator:
 TASKS = {
     **dict.fromkeys(NEEDS, generate),
     "caption": caption,
+    "edit": edit,
     "reconstruct": reconstruct,
     "encode": encode,
     "decode": decode,

@@ -19,6 +19,7 @@ from data.shards import ShardError
 from data.source import ClipSource
 from data.token_datamodule import TokenDataModule
 from data.tokens import TokenFolder
+from diffusion import DiffusionDecoderModule
 from lm import PriorModule
 from pipeline import VideoPipeline
 from tokenizer import TokenizerModule
@@ -90,6 +91,9 @@ class CLI(LightningCLI):
         with module.ema.applied(module.network):
             if isinstance(module, TokenizerModule):
                 pipeline = VideoPipeline(module.tokenizer, size, data.train.fps)
+            elif isinstance(module, DiffusionDecoderModule):
+                pipeline = VideoPipeline.from_pretrained(module.tokenizer_folder)
+                pipeline.decoder = module.exported()
             else:
                 assert isinstance(module, PriorModule)
                 pipeline = VideoPipeline(

@@ -7,7 +7,7 @@ after it gave the published answer on black and white clips.
 import hashlib
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.video import to_model_range
 from evaluation.i3d import I3D
 
 Resize = Literal["script", "legacy_stretch", "stretch", "short_centre"]
@@ -146,6 +147,38 @@ class I3DFeatures(nn.Module):
             )
         self.is_i3d = True
         return self
+
+
+class EncoderFeatures(nn.Module):
+    """What an encoder of clips sees: random mixtures of a layer's channels, mean and deviation.
+
+    Args:
+        encoder: Takes clips "B 3 T H W" in [-1, 1].
+        layer: The part of it whose output "B C t h w" is read.
+        extractor_id: Names the encoder and its weights.
+        num_features: How many numbers describe a clip; an even number.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, layer: nn.Module, extractor_id: str, num_features: int = 64
+    ) -> None:
+        super().__init__()
+        self.encoder, self.extractor_id, self.num_features = encoder, extractor_id, num_features
+        self.states: Tensor | None = None
+        layer.register_forward_hook(self._keep)
+
+    @torch.no_grad()
+    def forward(self, clip: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B D"]:
+        self.encoder(to_model_range(clip))
+        assert self.states is not None
+        states = rearrange(self.states, "B C t h w -> B C (t h w)").float()
+        generator = torch.Generator().manual_seed(0)
+        mixtures = torch.randn(self.num_features // 2, states.shape[1], generator=generator)
+        mixed = (mixtures / states.shape[1] ** 0.5).to(states) @ states
+        return torch.cat([mixed.mean(-1), mixed.std(-1, correction=0)], dim=1)
+
+    def _keep(self, layer: nn.Module, inputs: Any, output: Tensor) -> None:
+        self.states = output
 
 
 def resized(x: Float[Tensor, "B C T H W"], rule: Resize) -> Float[Tensor, "B C T H2 W2"]:

@@ -1,5 +1,6 @@
 from lm.autoregressive import AutoregressivePrior
 from lm.condition import Condition, Guide, Inputs
+from lm.continuous import TokenDiffusionPrior
 from lm.lightning_module import PriorModule
 from lm.maskgit import MaskGITPrior
 from lm.sampling import Sampling
@@ -17,5 +18,6 @@ __all__ = [
     "Sampling",
     "T5TextEncoder",
     "TextTokenizer",
+    "TokenDiffusionPrior",
     "Transformer",
 ]

@@ -1,6 +1,6 @@
 """One batch of videos, made window after window from what a request says."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -31,6 +31,10 @@ class Codec(Protocol):
     def num_frames(self, num_latent_frames: int) -> int: ...
 
 
+Pixels = Callable[[Tensor, Tensor | None, list[torch.Generator], Condition], Tensor]
+"""From the tokens of a window and its first frames, where known, to all its frames."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """What is to be made, as the prior and the tokenizers read it; pixels in [-1, 1].
@@ -47,6 +51,7 @@ class Generation:
         hole: True where a guide is to be made anew.
         actions: Bins; row k leads to frame k.
         features: A row for each latent frame.
+        pixels: Turns tokens into pixels instead of the codec.
     """
 
     prior: Prior
@@ -60,6 +65,7 @@ class Generation:
     hole: Bool[Tensor, "B T2 H2 W2"] | None = None
     actions: Int[Tensor, "B T3 A"] | None = None
     features: Float[Tensor, "B t F"] | None = None
+    pixels: Pixels | None = None
 
     def check(self, sampling: Sampling) -> None:
         """Look at every window before the first is sampled.
@@ -94,14 +100,19 @@ class Generation:
             yield tail
         for span in self._spans():
             known = tail[:, :, -span.kept :] if tail is not None else None
+            condition = self.condition(span)
             tokens = self.prior.sample(
-                self.condition(span),
+                condition,
                 generators,
                 sampling=sampling,
                 context=self.codec.encode(known) if known is not None else None,
                 num_latent_frames=self.codec.num_latent_frames(span.stop - span.start),
             )
-            clip = self.codec.decode(tokens).float().clamp(-1, 1)
+            if self.pixels is None:
+                clip = self.codec.decode(tokens)
+            else:
+                clip = self.pixels(tokens, known, generators, condition)
+            clip = clip.float().clamp(-1, 1)
             new = self._with_known_pixels(clip, span)[:, :, span.kept :]
             tail = new if known is None else torch.cat([known, new], dim=2)
             yield new

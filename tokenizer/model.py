@@ -209,12 +209,11 @@ class Tokenizer(Configurable, nn.Module):
     def fingerprint(self) -> str:
         """Hash what decides the tokens: layout, encoder and quantizer, not the decoder."""
         layout = {k: v for k, v in self.config["arguments"].items() if k != "decoder_depths"}
-        digest = hashlib.sha256(json.dumps(layout, sort_keys=True).encode())
-        for part in (self.encoder, self.quantizer):
-            for name, value in sorted(part.state_dict().items()):
-                digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return _hash(json.dumps(layout, sort_keys=True), self.encoder, self.quantizer)
+
+    def decoder_fingerprint(self) -> str:
+        """Hash what decides the pixels of given latents."""
+        return _hash(json.dumps(self.config["arguments"], sort_keys=True), self.decoder)
 
     def stream_encode(
         self, clips: Iterable[Float[Tensor, "B 3 _ H W"]], *, pad: bool = False
@@ -254,3 +253,12 @@ class Tokenizer(Configurable, nn.Module):
             raise ValueError(f"{folder} holds a whole pipeline; save into another folder")
         save_module(self, folder)
         write_manifest(folder, {"tokenizer_fingerprint": self.fingerprint()})
+
+
+def _hash(layout: str, *parts: nn.Module) -> str:
+    digest = hashlib.sha256(layout.encode())
+    for part in parts:
+        for name, value in sorted(part.state_dict().items()):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

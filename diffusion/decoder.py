@@ -1,0 +1,270 @@
+"""The diffusion decoder: from tokens to pixels by sampling what the tokens leave open.
+
+It refines what the tokenizer's CNN makes of the tokens by sampling the difference to the truth
+(Whang et al. 2022, arXiv 2112.02475), or samples the pixels themselves. Decoders of this kind:
+GAIA-1 (Hu et al. 2023, arXiv 2309.17080) and Cosmos (NVIDIA 2025, arXiv 2501.03575).
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from diffusion.condition import (
+    Case,
+    Condition,
+    TextFeatures,
+    Texts,
+    TokenFeatures,
+    draw_known,
+    fold,
+    over_clip,
+    unfold,
+)
+from diffusion.control import ControlFeatures
+from diffusion.decoding import WindowDecoder
+from diffusion.denoiser import Denoiser
+from diffusion.objective import DiffusionObjective
+from diffusion.sampler import correlated
+from diffusion.windows import PixelDecoder
+from layers.configurable import Configurable
+
+Use = Literal["refine", "read", "none"]
+"""Of the CNN's clip: sample what it lacks, only read it as a condition, or do without it."""
+
+
+class DiffusionDecoder(Configurable, WindowDecoder):
+    """Samples a clip given its tokens, window by window.
+
+    Args:
+        network: Takes the noise away.
+        codebook_size: Codes of the tokenizer.
+        strides: Of the tokenizer, (temporal, spatial).
+        objective: Schedule and target; velocities under a cosine by default.
+        patch: Pixels on the side of a place that the network works on; divides the spatial stride.
+        window: Latent frames that are sampled at once.
+        overlap: Latent frames of a window that the one before has sampled.
+        use: What is done with the CNN's clip.
+        token_width: Channels of a token's vector.
+        corruption: Up to this share of the tokens is replaced by random ones in training, as those
+            that a prior samples are not always right.
+        dropout: Share of the training clips whose condition is left out, so that guidance works.
+        known_share: Share of the training clips whose first latent frames, from one to all but one,
+            are given without noise, as an overlap is.
+        noise_correlation: Of the noise in any two frames of a clip, in [0, 1).
+        text_size: Text pieces, for a network that reads text; 0 without.
+        text_window: Pieces of the longest text.
+        enlarge: How many times the frames and the pixels of a side that the tokenizer has are
+            sampled, (time, space): a cascade's second stage (arXiv 2106.15282).
+        base_noise: In training the CNN's clip is read with noise of a deviation up to this, and it
+            is said how much, so that the faults of sampled clips are not copied.
+        control_channels: Channels on the grid of pixels that steer it, such as edges; 0 without.
+    """
+
+    calibrated: Tensor
+    pins: Tensor
+
+    def __init__(
+        self,
+        network: Denoiser,
+        codebook_size: int,
+        strides: list[int],
+        objective: DiffusionObjective | None = None,
+        patch: int = 4,
+        window: int = 3,
+        overlap: int = 1,
+        use: Use = "refine",
+        token_width: int = 64,
+        corruption: float = 0.1,
+        dropout: float = 0.1,
+        known_share: float = 0.5,
+        noise_correlation: float = 0.0,
+        text_size: int = 0,
+        text_window: int = 24,
+        enlarge: list[int] | None = None,
+        base_noise: float = 0.0,
+        control_channels: int = 0,
+    ) -> None:
+        super().__init__()
+        enlarge = enlarge or [1, 1]
+        if min(enlarge) < 1 or (use == "none" and enlarge != [1, 1]):
+            raise ValueError(
+                f"enlarge is {enlarge} with use: {use}; give whole numbers from 1 on, and a use "
+                "of the CNN's clip, which is what is enlarged"
+            )
+        self.strides, self.enlarge, self.base_noise = strides, enlarge, base_noise
+        self.temporal_stride, self.spatial_stride = strides[0] * enlarge[0], strides[1] * enlarge[1]
+        if self.spatial_stride % patch:
+            raise ValueError(
+                f"patch is {patch}, but must divide the spatial stride {self.spatial_stride}"
+            )
+        if window > 1 and not 1 <= overlap < window:
+            raise ValueError(
+                f"overlap is {overlap}, but a window of {window} latent frames needs 1 to "
+                f"{window - 1}"
+            )
+        if not 0 <= noise_correlation < 1:
+            raise ValueError(f"noise_correlation is {noise_correlation:g}, but must be in [0, 1)")
+        shares = {"corruption": corruption, "dropout": dropout, "known_share": known_share}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} is {share:g}, but must lie in [0, 1]")
+        if (network.text_width > 0) != (text_size > 0):
+            raise ValueError(
+                f"text_size is {text_size} and the network's text_width {network.text_width}; set "
+                "both, or neither"
+            )
+        self.network, self.codebook_size = network, codebook_size
+        self.objective = objective or DiffusionObjective()
+        self.patch, self.window, self.overlap = patch, window, overlap
+        self.use: Use = use
+        self.corruption, self.dropout, self.known_share = corruption, dropout, known_share
+        self.noise_correlation = noise_correlation
+        pixels, width = 3 * patch**2, network.width
+        self.pixels = nn.Conv3d(pixels, width, 1)
+        self.reads = nn.Conv3d(pixels, width, 1, bias=False) if use != "none" else None
+        self.noise_read = nn.Parameter(torch.zeros(width)) if base_noise else None
+        reach = self.temporal_stride, self.spatial_stride // patch
+        self.tokens = TokenFeatures(codebook_size, token_width, width, reach)
+        self.text: TextFeatures | None = None
+        if text_size:
+            self.text = TextFeatures(text_size, text_window, network.text_width)
+        self.control: ControlFeatures | None = None
+        if control_channels:
+            self.control = ControlFeatures(control_channels, patch, width)
+        self.project = nn.Conv3d(width, pixels, 1)
+        for parameter in self.project.parameters():
+            nn.init.zeros_(parameter)
+        # Brings what is sampled to deviation 1; set by `calibrate`.
+        self.register_buffer("scale", torch.tensor(1.0))
+        self.register_buffer("calibrated", torch.tensor(False))
+        # Fingerprints of the tokenizer and of its CNN decoder, whose output is refined.
+        self.register_buffer("pins", torch.zeros(2, 8, dtype=torch.uint8))
+
+    def attach(self, tokenizer: PixelDecoder) -> None:
+        """Give the tokenizer whose tokens are to be decoded; a fresh decoder pins it.
+
+        Raises:
+            ValueError: The decoder was trained for another one.
+        """
+        own = tokenizer.fingerprint(), tokenizer.decoder_fingerprint()
+        pinned = [bytes(row.tolist()).hex() for row in self.pins.cpu()]
+        if not self.pins.any():
+            rows = [list(bytes.fromhex(name)) for name in own]
+            self.pins.copy_(torch.tensor(rows, dtype=torch.uint8))
+        elif pinned[0] != own[0] or (self.use != "none" and pinned[1] != own[1]):
+            part = "tokenizer" if pinned[0] != own[0] else "CNN decoder"
+            raise ValueError(
+                f"the diffusion decoder was trained with the tokenizer {pinned[0]} and its CNN "
+                f"decoder {pinned[1]}, but these are {own[0]} and {own[1]}; use the {part} that "
+                "belongs to it, or train it again"
+            )
+        # Outside the module tree: not saved, not trained.
+        object.__setattr__(self, "tokenizer", tokenizer)
+
+    @torch.no_grad()
+    def calibrate(self, clip: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]) -> None:
+        """Fit the scale to a batch, once, before the first step."""
+        difference = clip - base if self.use == "refine" else clip
+        self.scale.copy_(difference.square().mean().sqrt().clamp(min=1e-3))
+        self.calibrated.fill_(True)
+
+    def corrupt(
+        self, tokens: Int[Tensor, "B t h w"], generator: torch.Generator
+    ) -> Int[Tensor, "B t h w"]:
+        """Replace tokens by random ones, in each clip a share between none and `corruption`."""
+        rates = self.corruption * torch.rand(len(tokens), 1, 1, 1, generator=generator)
+        wrong = torch.rand(tokens.shape, generator=generator) < rates
+        others = torch.randint(self.codebook_size, tokens.shape, generator=generator)
+        return torch.where(wrong.to(tokens.device), others.to(tokens), tokens)
+
+    def loss(
+        self,
+        clip: Float[Tensor, "B 3 T H W"],
+        tokens: Int[Tensor, "B t h w"],
+        base: Float[Tensor, "B 3 T H W"],
+        generator: torch.Generator,
+        texts: Texts | None = None,
+        control: Float[Tensor, "B K T H W"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Return the mean squared error of the network's prediction, weighted by the objective.
+
+        Args:
+            clip: The truth, in [-1, 1], frames as in `windows`: T = 1 + s (t - 1).
+            tokens: Of the clip, corrupted or not.
+            base: What the CNN makes of them, enlarged.
+            generator: Draws times, noise, what is dropped and what is known.
+            texts: Pieces of what is said of the clips, for a decoder that reads text.
+            control: For a decoder that is steered by pictures.
+        """
+        case = self.draw(clip, tokens, base, generator, texts, control)
+        time = self.objective.draw_times(len(clip), generator)
+        angle = self.objective.schedule.angle(time).to(clip)[:, None].masked_fill(case.known, 0)
+        errors = self.objective.errors(
+            lambda z: self.predict(z, angle, case.condition), case.x, case.noise, over_clip(angle)
+        )
+        return case.mean(errors)
+
+    def draw(
+        self,
+        clip: Float[Tensor, "B 3 T H W"],
+        tokens: Int[Tensor, "B t h w"],
+        base: Float[Tensor, "B 3 T H W"],
+        generator: torch.Generator,
+        texts: Texts | None = None,
+        control: Float[Tensor, "B K T H W"] | None = None,
+    ) -> Case:
+        """Draw noise, what is dropped and what is known of training clips."""
+        x, count = self.inward(clip, base), len(clip)
+        dropped, untold = torch.rand(2, count, generator=generator) < self.dropout
+        noise, shared = (torch.randn(part.shape, generator=generator) for part in (x, x[:, :, :1]))
+        noise = correlated(noise, shared, self.noise_correlation).to(x)
+        shape = count, tokens.shape[1], self.temporal_stride
+        known = draw_known(*shape, self.known_share, generator).to(x.device)
+        pieces = texts or [[]] * count
+        pieces = [[] if drop else text for text, drop in zip(pieces, untold, strict=True)]
+        level = self.base_noise * torch.rand(count, generator=generator).to(x)
+        condition = Condition(tokens, base, dropped.to(x.device), pieces, level, control)
+        if self.base_noise:
+            extra = torch.randn(base.shape, generator=generator).to(base)
+            condition = condition._replace(base=base + level[:, None, None, None, None] * extra)
+        return Case(x, noise, known, condition)
+
+    def predict(
+        self, z: Float[Tensor, "B 3 T H W"], angle: Float[Tensor, "B T"], condition: Condition
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return what the objective asks for, given noised frames and their angles."""
+        seen = ~condition.dropped[:, None, None, None, None]
+        features = self.pixels(fold(z, self.patch))
+        features = features + self.tokens(condition.tokens, condition.dropped)
+        if self.reads is not None:
+            features = features + self.reads(fold(condition.base * seen, self.patch))
+        if self.noise_read is not None:
+            level = torch.einsum("b, d -> b d", condition.base_noise, self.noise_read)
+            features = features + level[:, :, None, None, None]
+        if self.control is not None and condition.control is not None:
+            features = features + self.control(condition.control)
+        text = self.text(condition.texts) if self.text is not None else None
+        states = self.network(features, angle, text)
+        return unfold(self.project(states).float(), self.patch)
+
+    def velocity(
+        self, z: Float[Tensor, "B 3 T H W"], angle: Float[Tensor, "B T"], condition: Condition
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return the velocity that the network's prediction means; anything in known frames."""
+        output = self.predict(z, angle, condition)
+        # Known frames have angle 0, from which no velocity follows.
+        return self.objective.velocity(output, z, over_clip(angle.clamp(min=1e-3)))
+
+    def inward(
+        self, clip: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return what is sampled of a clip."""
+        return (clip - base if self.use == "refine" else clip) / self.scale
+
+    def outward(
+        self, x: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Undo `inward`."""
+        return x * self.scale + base if self.use == "refine" else x * self.scale

@@ -1,0 +1,286 @@
+"""Sampling of clips of any length, window by window; each begins with frames of the one before."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from diffusion.condition import Condition, Texts, enlarged
+from diffusion.objective import DiffusionObjective, noised
+from diffusion.sampler import (
+    Guess,
+    Solver,
+    beginning_with,
+    correlated,
+    draw_noise,
+    generators_of,
+    guided,
+    reconstruction_guided,
+    replaced,
+    sample,
+)
+from diffusion.windows import (
+    PixelDecoder,
+    Window,
+    cut,
+    with_reconstruction,
+    without_reconstruction,
+)
+
+Joint = Literal["given", "replaced", "guided"]
+"""How a window takes over the frames it begins with: without noise, as in training, by replacement,
+or by reconstruction guidance."""
+
+GUIDANCE_WEIGHT = 4.0  # of reconstruction guidance
+
+
+class Sampling(NamedTuple):
+    """How windows are sampled.
+
+    Args:
+        steps: Calls of the network for each.
+        guidance_scale: uncond + scale (cond - uncond); 1 is off.
+        solver: "ddim", "dpm" (second order) or "ancestral".
+        joint: How a window takes over the frames it begins with.
+        start: None samples what tokens leave open. A time edits: a window begins with its base,
+            noised that far, and its tokens are not seen.
+    """
+
+    steps: int = 20
+    guidance_scale: float = 1.0
+    solver: Solver = "ddim"
+    joint: Joint = "given"
+    start: float | None = None
+
+
+class Wishes(NamedTuple):
+    """What a clip is to be like, beside its tokens.
+
+    Args:
+        texts: Pieces of a text a clip, for a decoder that reads text.
+        control: Pictures of the size of the clip, for a decoder that is steered by them.
+    """
+
+    texts: Texts | None = None
+    control: Float[Tensor, "B K T H W"] | None = None
+
+
+class WindowDecoder(nn.Module, ABC):
+    """Samples clips of any length by a network that knows velocities of windows."""
+
+    objective: DiffusionObjective
+    scale: Tensor
+    strides: list[int]
+    enlarge: list[int]
+    temporal_stride: int
+    spatial_stride: int
+    window: int
+    overlap: int
+    noise_correlation: float
+    use: str
+    text: nn.Module | None
+    control: nn.Module | None
+    tokenizer: PixelDecoder | None = None
+
+    @abstractmethod
+    def velocity(
+        self, z: Float[Tensor, "B 3 T H W"], angle: Float[Tensor, "B T"], condition: Condition
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return the velocity of noised frames."""
+
+    @abstractmethod
+    def inward(
+        self, clip: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return what is sampled of a clip."""
+
+    @abstractmethod
+    def outward(
+        self, x: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Undo `inward`."""
+
+    def decode(
+        self,
+        tokens: Int[Tensor, "B t h w"],
+        seed: int | list[int] = 0,
+        steps: int = 20,
+        guidance_scale: float = 1.0,
+        solver: Solver = "ddim",
+        known: Float[Tensor, "B 3 K H W"] | None = None,
+        texts: Texts | None = None,
+        control: Float[Tensor, "B K T H W"] | None = None,
+        joint: Joint = "given",
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Sample the pixels of tokens, in [-1, 1].
+
+        Args:
+            tokens: Of any number of latent frames.
+            seed: Clip i draws from seed + i, or from seed[i], whatever batch it is in.
+            steps: Calls of the network for each window.
+            guidance_scale: uncond + scale (cond - uncond); 1 is off.
+            solver: "ddim", "dpm" (second order) or "ancestral".
+            known: The first 1 + s k frames where they are there already; the others are returned.
+            texts: Pieces of a text a clip, for a decoder that reads text.
+            control: Pictures of the size of the clip, for a decoder that is steered by them.
+            joint: How a window takes over the frames it begins with.
+        """
+        sampling = Sampling(steps, guidance_scale, solver, joint)
+        wishes = Wishes(texts, control)
+        return torch.cat(list(self.stream_decode([tokens], seed, sampling, known, wishes)), dim=2)
+
+    def stream_decode(
+        self,
+        tokens: Iterable[Int[Tensor, "B _ h w"]],
+        seed: int | list[int] = 0,
+        sampling: Sampling = Sampling(),
+        known: Float[Tensor, "B 3 K H W"] | None = None,
+        wishes: Wishes = Wishes(),
+    ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
+        """Do as `decode` does for chunks of any length, in constant memory."""
+        if self.tokenizer is None:
+            raise ValueError("the decoder has no tokenizer yet; call attach with the one it is for")
+        pair = without_reconstruction if self.use == "none" else with_reconstruction
+        yield from self._stream(pair(tokens, self.tokenizer), seed, sampling, known, wishes)
+
+    def edit(
+        self,
+        clip: Float[Tensor, "B 3 T H W"],
+        texts: Texts,
+        strength: float,
+        seed: int | list[int] = 0,
+        steps: int = 20,
+        guidance_scale: float = 1.0,
+        control: Float[Tensor, "B K T H W"] | None = None,
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Noise a clip and take the noise away as a text says: SDEdit (arXiv 2108.01073).
+
+        The tokens are not seen, for they would hold the clip to what it is.
+
+        Args:
+            clip: T = 1 + s k frames in [-1, 1].
+            texts: Pieces of what is to be seen.
+            strength: Time that is gone back to, in (0, 1]; 1 keeps nothing of the clip.
+            seed: As for `decode`.
+            steps: Calls of the network for each window.
+            guidance_scale: uncond + scale (cond - uncond); 1 is off.
+            control: As for `decode`.
+
+        Raises:
+            ValueError: The strength is out of range, or the decoder cannot do without tokens.
+        """
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength is {strength:g}, but must lie in (0, 1]")
+        if self.use == "refine" or self.text is None or self.enlarge != [1, 1]:
+            raise ValueError(
+                "this decoder refines or enlarges what tokens show, or reads no text; editing "
+                "needs one with use: read or none, and text_size"
+            )
+        T, H, W = clip.shape[2:]
+        stride, side = self.temporal_stride, self.spatial_stride
+        if (T - 1) % stride or H % side or W % side:
+            raise ValueError(
+                f"the clip is {T} x {H} x {W}, but needs 1 + {stride} k frames and multiples of "
+                f"{side} pixels; cut it to that"
+            )
+        grid = len(clip), 1 + (T - 1) // stride, H // side, W // side
+        no_tokens = torch.zeros(grid, dtype=torch.long, device=clip.device)
+        sampling = Sampling(steps, guidance_scale, start=strength)
+        parts = self._stream([(no_tokens, clip)], seed, sampling, None, Wishes(texts, control))
+        return torch.cat(list(parts), dim=2)
+
+    @torch.no_grad()
+    def _stream(
+        self,
+        chunks: Iterable[tuple[Tensor, Tensor]],
+        seed: int | list[int],
+        sampling: Sampling,
+        known: Tensor | None,
+        wishes: Wishes,
+    ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
+        if wishes.texts is not None and self.text is None:
+            raise ValueError("this decoder reads no text; leave the prompt out, or train one with")
+        if (wishes.control is None) != (self.control is None):
+            raise ValueError("a decoder with control_channels needs a control, no other takes one")
+        angles = self.objective.schedule.angles(sampling.steps, sampling.start or 1.0)
+        generators: list[torch.Generator] | None = None
+        done, shared, stride = known, None, self.temporal_stride
+        num_known = (known.shape[2] - 1) // stride + 1 if known is not None else 0
+        for window in cut(chunks, self.window, self.overlap, self.strides[0], num_known):
+            window = window._replace(base=enlarged(window.base, *self.enlarge))
+            shape = tuple(window.base.shape)
+            generators = generators or generators_of(seed, shape[0])
+            if shared is None:
+                shared = draw_noise((*shape[:2], 1, *shape[3:]), generators)
+            noise = correlated(draw_noise(shape, generators), shared, self.noise_correlation)
+            noise = noise.to(window.base)
+            given = self._given(window, done)
+            guess = self._guess(window, given, noise, sampling, wishes)
+            z = noise
+            if sampling.start is not None:
+                source = self.inward(window.base, torch.zeros_like(window.base))
+                z = noised(source, noise, angles[0].to(noise))
+            x = sample(guess, z, angles, solver=sampling.solver, generators=generators)
+            clip = self.outward(x, window.base).clamp(-1, 1)
+            yield clip[:, :, given.shape[2] :]
+            done = clip
+
+    def _guess(
+        self,
+        window: Window,
+        given: Float[Tensor, "B 3 K H W"],
+        noise: Float[Tensor, "B 3 T H W"],
+        sampling: Sampling,
+        wishes: Wishes,
+    ) -> Guess:
+        """Return the network's guess at a window that begins with given frames."""
+        B, _, T = window.base.shape[:3]
+        num_given = given.shape[2]
+        dropped = torch.full((B,), sampling.start is not None, device=given.device)
+        condition = Condition(
+            window.tokens,
+            window.base,
+            dropped,
+            wishes.texts or [[]] * B,
+            given.new_zeros(B),
+            self._control(window, wishes.control),
+        )
+
+        def velocity(z: Tensor, angles: Tensor) -> Tensor:
+            v = self.velocity(z, angles, condition)
+            if sampling.guidance_scale == 1:
+                return v
+            return guided(v, self.velocity(z, angles, condition.blind()), sampling.guidance_scale)
+
+        if sampling.joint == "given" or not num_given:
+            return beginning_with(velocity, given)
+        guess = beginning_with(velocity, given[:, :, :0])
+        where = (torch.arange(T, device=given.device) < num_given)[None, None, :, None, None]
+        whole = torch.cat([given, torch.zeros_like(window.base[:, :, num_given:])], dim=2)
+        if sampling.joint == "replaced":
+            return replaced(guess, whole, where, noise)
+        return reconstruction_guided(guess, whole, where, noise, GUIDANCE_WEIGHT)
+
+    def _control(self, window: Window, control: Tensor | None) -> Float[Tensor, "B K T H W"] | None:
+        """Return a window's part of the control."""
+        if control is None:
+            return None
+        first = self.temporal_stride * window.first
+        part = control[:, :, first : first + window.base.shape[2]]
+        if part[:, 0].shape != window.base[:, 0].shape:
+            raise ValueError(
+                f"the control is {tuple(control.shape[2:])}, but the clip has pictures of "
+                f"{tuple(window.base.shape[3:])} and at least {first + window.base.shape[2]} "
+                "frames; give one of the clip's size"
+            )
+        return part
+
+    def _given(self, window: Window, done: Tensor | None) -> Float[Tensor, "B 3 K H W"]:
+        """Return the frames of a window that are decoded already, as the network sees them."""
+        num_frames = 1 + self.temporal_stride * (window.num_known - 1)
+        if done is None or num_frames < 1:
+            return window.base[:, :, :0]
+        return self.inward(done[:, :, -num_frames:], window.base[:, :, :num_frames])

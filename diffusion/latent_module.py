@@ -1,0 +1,95 @@
+"""Training of a prior over the continuous latents of a frozen tokenizer: wiring and logs."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from data.datamodule import Batch, VideoDataModule
+from diffusion.condition import Texts
+from diffusion.latent_prior import LatentPrior
+from layers.processes import all_rows
+from layers.storage import load_module
+from lm.text import TextTokenizer
+from tokenizer import Quantizer, Tokenizer
+from training.module import Objective, Recipe, TrainedModule
+from training.precision import autocast
+
+
+class LatentPriorModule(TrainedModule):
+    """Trains a `LatentPrior`; clips are encoded on the fly by a tokenizer that never changes.
+
+    Args:
+        prior: The network and its objective.
+        tokenizer_folder: Model folder of a trained tokenizer with a KL bottleneck.
+        max_steps: Steps of the whole run.
+        text_dropout: Share of clips whose text is left out, so that guidance works.
+        recipe: How the network is optimised.
+    """
+
+    tokenizer: Tokenizer
+
+    def __init__(
+        self,
+        prior: LatentPrior,
+        tokenizer_folder: str,
+        max_steps: int,
+        text_dropout: float = 0.1,
+        recipe: Recipe = Recipe(),
+    ) -> None:
+        super().__init__(max_steps, recipe)
+        self.save_hyperparameters()
+        self.prior, self.tokenizer_folder = prior, tokenizer_folder
+        self.text_dropout = text_dropout
+        self.text: TextTokenizer | None = None
+        self.track_average()
+
+    @property
+    def network(self) -> LatentPrior:
+        return self.prior
+
+    def setup(self, stage: str) -> None:
+        """Open the tokenizer, compare it with the prior, learn text pieces from the captions."""
+        tokenizer = load_module(Path(self.tokenizer_folder) / "tokenizer")
+        if isinstance(tokenizer.quantizer, Quantizer):
+            raise ValueError(
+                f"the tokenizer in {self.tokenizer_folder} makes tokens, but this prior models "
+                "continuous latents; train one with a KL bottleneck, or a prior over tokens"
+            )
+        if tokenizer.quantizer.dim != self.prior.channels:
+            raise ValueError(
+                f"the prior has channels {self.prior.channels}, but the tokenizer in "
+                f"{self.tokenizer_folder} has {tokenizer.quantizer.dim}; set it to that"
+            )
+        # Outside the module tree: not saved, not averaged, not trained, always in eval mode.
+        tokenizer.requires_grad_(False)
+        object.__setattr__(
+            self, "tokenizer", tokenizer.to(self.trainer.strategy.root_device).eval()
+        )
+        data = getattr(self.trainer, "datamodule", None)
+        if self.prior.text_size and isinstance(data, VideoDataModule) and data.train.captions:
+            self.text = TextTokenizer.train(data.train.captions, self.prior.text_size)
+
+    def objective(self, batch: Batch) -> Objective:
+        latents, texts = self._read(batch)
+        if not self.prior.calibrated:
+            self.prior.calibrate(all_rows(latents))
+        seed = self.step * self.trainer.world_size + self.global_rank
+        generator = torch.Generator().manual_seed(seed)
+        drop = torch.rand(len(texts), generator=generator) < self.text_dropout
+        return Objective(self.prior.loss(latents, texts, drop, generator), {})
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        latents, texts = self._read(batch)
+        generator, told = torch.Generator().manual_seed(batch_idx), torch.zeros(len(texts)).bool()
+        with self.ema.applied(self.prior), autocast(self.device):
+            loss = self.prior.loss(latents, texts, told, generator)
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(texts), sync_dist=True)
+
+    @torch.no_grad()
+    def _read(self, batch: Batch) -> tuple[Float[Tensor, "B D t h w"], Texts]:
+        latents = self.tokenizer.encode_latents(batch.clip).latents.float()
+        if self.text is None:
+            return latents, [[] for _ in batch.captions]
+        return latents, [self.text.encode(caption) for caption in batch.captions]

@@ -1,0 +1,126 @@
+"""What a model folder holds, and how it is written and read: safetensors, JSON and hashes."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from diffusion.decoder import DiffusionDecoder
+from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
+from lm.prior import Prior
+from lm.text import TextTokenizer
+from lm.text_encoder import T5TextEncoder
+from tokenizer import FrameTokenizer, Tokenizer
+
+Folder = TypeVar("Folder", bound="ModelFolder")
+
+
+class ModelFolder:
+    """A tokenizer and what works on its tokens.
+
+    Args:
+        tokenizer: Video to tokens and back.
+        size: Height and width that the models were trained at.
+        fps: Frames per second of the training clips.
+        prior: Models the tokens; without one videos are only encoded and decoded.
+        text: Turns prompts into pieces; None where the prior was trained without captions.
+        fingerprint: Of the tokenizer that the prior was trained with; checked against this one.
+        classes: Names of the classes that the prior knows, in the order of their numbers.
+        guide_tokenizer: Encodes guides, where the prior was trained with another one for them.
+        text_encoder: Reads prompts, where the prior was trained with one; only its name is saved.
+        decoder: The other way from tokens to pixels; knows its tokenizer itself.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer | FrameTokenizer,
+        size: int,
+        fps: float,
+        prior: Prior | None = None,
+        text: TextTokenizer | None = None,
+        fingerprint: str | None = None,
+        classes: list[str] | None = None,
+        guide_tokenizer: Tokenizer | None = None,
+        text_encoder: T5TextEncoder | None = None,
+        decoder: DiffusionDecoder | None = None,
+    ) -> None:
+        own = tokenizer.fingerprint()
+        if fingerprint is not None and fingerprint != own:
+            raise ValueError(
+                f"the prior was trained with the tokenizer {fingerprint}, but this one is {own}; "
+                "use the tokenizer that belongs to it"
+            )
+        self.tokenizer, self.size, self.fps = tokenizer.eval(), size, fps
+        self.prior, self.text = prior.eval() if prior is not None else None, text
+        self.classes = classes or []
+        self.guide_tokenizer = guide_tokenizer.eval() if guide_tokenizer is not None else None
+        self.text_encoder = text_encoder
+        self.decoder = decoder.eval() if decoder is not None else None
+        if decoder is not None:
+            decoder.attach(tokenizer)
+
+    @classmethod
+    def from_pretrained(cls: type[Folder], folder_or_hub_id: str | Path) -> Folder:
+        """Load a model folder, or one of that name on the Hugging Face hub."""
+        folder = find_model(folder_or_hub_id)
+        facts = read_manifest(folder)
+        if "size" not in facts:
+            raise ValueError(f"{folder} holds a tokenizer alone; load Tokenizer.from_pretrained")
+
+        def read(name: str) -> Any:
+            return load_module(folder / name) if (folder / name).is_dir() else None
+
+        pieces, encoder = folder / "prior" / "text.model", facts.get("text_encoder")
+        return cls(
+            load_module(folder / "tokenizer"),
+            facts["size"],
+            facts["fps"],
+            read("prior"),
+            TextTokenizer(pieces.read_bytes()) if pieces.is_file() else None,
+            facts["tokenizer_fingerprint"],
+            facts.get("classes"),
+            read("guide_tokenizer"),
+            T5TextEncoder(encoder["model"], encoder["window"]) if encoder is not None else None,
+            read("decoder"),
+        )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the folder; it may be copied or uploaded as it is."""
+        folder = Path(folder)
+        parts = {name: getattr(self, name) for name in ("tokenizer", "prior", "decoder")}
+        parts["guide_tokenizer"] = self.guide_tokenizer
+        for name, part in parts.items():
+            if part is None and (folder / name).exists():
+                raise ValueError(
+                    f"{folder} holds a {name}, which this has not; choose another folder"
+                )
+        for name, part in parts.items():
+            if part is not None:
+                save_module(part, folder / name)
+        if self.text is not None:
+            (folder / "prior" / "text.model").write_bytes(self.text.model)
+        facts = {"size": self.size, "fps": self.fps}
+        facts |= {"tokenizer_fingerprint": self.tokenizer.fingerprint()}
+        facts |= {"classes": self.classes} if self.classes else {}
+        if (encoder := self.text_encoder) is not None:
+            facts |= {"text_encoder": {"model": encoder.model, "window": encoder.window}}
+        write_manifest(folder, facts)
+
+    def require_prior(self) -> Prior:
+        """Return the prior; raise ValueError where there is none."""
+        if self.prior is None:
+            raise ValueError("this folder holds a tokenizer alone; train a prior to generate")
+        return self.prior
+
+    def require_text(self) -> TextTokenizer:
+        """Return what turns prompts into pieces; raise ValueError where there is none."""
+        if self.text is None:
+            raise ValueError("this model was trained without captions; leave the prompts out")
+        return self.text
+
+    def require_decoder(self) -> DiffusionDecoder:
+        """Return the diffusion decoder; raise ValueError where there is none."""
+        if self.decoder is None:
+            raise ValueError(
+                "this model has no diffusion decoder; train one (configs/demo_decoder.yaml), or "
+                "leave decoder out"
+            )
+        return self.decoder

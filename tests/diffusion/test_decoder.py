@@ -1,0 +1,228 @@
+"""The diffusion decoder around its network: what is sampled, from what, and in which windows."""
+
+import copy
+
+import pytest
+import torch
+
+from diffusion import DiffusionDecoder, DiffusionObjective, UNet3D
+from diffusion.decoding import Sampling
+from diffusion.schedule import CosineSchedule
+from layers.storage import load_module, save_module
+from tokenizer import Tokenizer
+
+STEPS = 3
+
+
+def decoder_of(tokenizer: Tokenizer, **options) -> DiffusionDecoder:
+    torch.manual_seed(0)
+    decoder = DiffusionDecoder(UNet3D([32, 32], [1, 1]), 200, [4, 8], **options)
+    for p in decoder.parameters():
+        p.data.add_(0.05 * torch.randn_like(p))
+    decoder.scale.fill_(0.3)
+    decoder.attach(tokenizer)
+    return decoder.eval()
+
+
+@pytest.fixture
+def decoder(tiny_tokenizer):
+    return decoder_of(tiny_tokenizer)
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(200, (2, 6, 4, 4), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def clip(tiny_tokenizer):
+    return torch.rand(4, 3, 9, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.mark.parametrize("use", ["refine", "read", "none"])
+@pytest.mark.parametrize("num_latents", [1, 2, 3, 6])
+def test_a_clip_has_the_frames_of_its_tokens(tiny_tokenizer, tokens, use, num_latents):
+    decoder = decoder_of(tiny_tokenizer, use=use)
+    clip = decoder.decode(tokens[:, :num_latents], steps=1)
+    assert clip.shape == (2, 3, 1 + 4 * (num_latents - 1), 32, 32)
+    assert clip.abs().max() <= 1
+
+
+@pytest.mark.parametrize("solver", ["ddim", "ancestral"])
+def test_a_clip_depends_on_its_seed_alone(decoder, tokens, solver):
+    both = decoder.decode(tokens, seed=5, steps=STEPS, solver=solver)
+    alone = decoder.decode(tokens[1:], seed=6, steps=STEPS, solver=solver)
+    torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(both, decoder.decode(tokens, seed=[8, 9], steps=STEPS), atol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 6, [2, 4], [5, 1]])
+def test_a_stream_is_one_pass(decoder, tokens, sizes):
+    whole = decoder.decode(tokens, seed=5, steps=STEPS)
+    parts = list(decoder.stream_decode(tokens.split(sizes, dim=1), 5, Sampling(STEPS)))
+    torch.testing.assert_close(torch.cat(parts, dim=2), whole, atol=1e-4, rtol=1e-4)
+    assert len(parts) > 1
+
+
+def test_a_saved_decoder_is_bit_for_bit_the_same(decoder, tiny_tokenizer, tokens, tmp_path):
+    save_module(decoder, tmp_path)
+    again = load_module(tmp_path)
+    again.attach(tiny_tokenizer)
+    assert torch.equal(again.decode(tokens, steps=STEPS), decoder.decode(tokens, steps=STEPS))
+
+
+def test_an_untrained_decoder_of_one_step_gives_what_the_cnn_gives(tiny_tokenizer, tokens):
+    decoder = DiffusionDecoder(UNet3D([32], [1]), 200, [4, 8])
+    decoder.attach(tiny_tokenizer)
+    with torch.no_grad():
+        expected = tiny_tokenizer.decode(tokens).clamp(-1, 1)
+    # From pure noise a velocity of 0 means a difference of 0.
+    torch.testing.assert_close(decoder.decode(tokens, steps=1), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_untrained_loss_is_the_mean_square_of_what_is_asked(decoder, clip, tokens):
+    decoder.project.weight.data.zero_()
+    decoder.project.bias.data.zero_()
+    base = torch.zeros_like(clip)
+    decoder.calibrate(clip, base)
+    assert decoder.scale == pytest.approx(3**-0.5, rel=0.01)
+    losses = [
+        decoder.loss(clip, tokens[:, :3].repeat(2, 1, 1, 1), base, torch.Generator().manual_seed(s))
+        for s in range(8)
+    ]
+    # Clip and noise both have deviation 1, and so has every velocity.
+    assert torch.stack(losses).mean().item() == pytest.approx(1, rel=0.02)
+
+
+def test_known_frames_enter_clean_and_are_not_asked_for(decoder, clip, tokens, monkeypatch):
+    """A network that is wrong in known frames only has no loss."""
+    seen = {}
+    generator, truth = torch.Generator().manual_seed(3), clip / decoder.scale
+
+    def spy(z, angle, condition):
+        known = (angle == 0)[:, None, :, None, None]
+        seen.update(known=known.flatten(), angle=angle)
+        torch.testing.assert_close(torch.where(known, z, 0), torch.where(known, truth, 0))
+        alpha = angle.cos()[:, None, :, None, None]
+        sigma = angle.sin()[:, None, :, None, None]
+        v = (alpha * z - truth) / sigma.clamp(min=1e-6)
+        return torch.where(known, 99.0, v)
+
+    monkeypatch.setattr(decoder, "predict", spy)
+    loss = decoder.loss(clip, tokens[:, :3].repeat(2, 1, 1, 1), torch.zeros_like(clip), generator)
+    assert 0 < seen["known"].sum() < seen["known"].numel()
+    assert loss < 1e-4
+
+
+def test_corruption_replaces_as_many_tokens_as_it_says(tiny_tokenizer):
+    tokens = torch.randint(200, (64, 5, 8, 8))
+    decoder = decoder_of(tiny_tokenizer, corruption=0.2)
+    rates = (decoder.corrupt(tokens, torch.Generator()) != tokens).float().mean(dim=(1, 2, 3))
+    assert 0.07 < rates.mean() < 0.13
+    assert 0.15 < rates.max() < 0.26
+    clean = decoder_of(tiny_tokenizer, corruption=0.0)
+    assert torch.equal(clean.corrupt(tokens, torch.Generator()), tokens)
+
+
+def test_guidance_of_one_is_off_and_more_goes_away_from_no_condition(decoder, tokens):
+    plain = decoder.decode(tokens[:, :1], steps=1)
+    assert torch.equal(plain, decoder.decode(tokens[:, :1], steps=1, guidance_scale=1.0))
+    blind = decoder.decode(tokens[:, :1], steps=1, guidance_scale=0.0)
+    twice = decoder.decode(tokens[:, :1], steps=1, guidance_scale=2.0)
+    inside = (plain.abs() < 1) & (blind.abs() < 1) & (twice.abs() < 1)
+    torch.testing.assert_close((2 * plain - blind)[inside], twice[inside], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(plain, twice, atol=1e-3)
+
+
+class Smooth(DiffusionDecoder):
+    """Knows the best guess for clips in which each pixel follows x' = r x + sqrt(1 - r^2) noise."""
+
+    correlation = 0.9
+
+    def predict(self, z, angle, condition):
+        frames = torch.arange(z.shape[2])
+        covariance = self.correlation ** (frames[:, None] - frames).abs().double()
+        x = torch.empty_like(z)
+        alpha, sigma = angle[0].double().cos(), angle[0].double().sin()
+        mixed = alpha[:, None] * covariance * alpha + torch.diag(sigma.square())
+        gain = covariance * alpha @ torch.linalg.inv(mixed)
+        x = torch.einsum("s t, b c t h w -> b c s h w", gain.float(), z)
+        alpha, sigma = (a.float()[:, None, None] for a in (alpha, sigma))
+        return (alpha * z - x) / sigma.clamp(min=1e-3)
+
+
+@pytest.mark.parametrize(("window", "overlap"), [(2, 1), (3, 1), (3, 2)])
+def test_long_clips_have_no_seams(tiny_tokenizer, window, overlap):
+    """Frames differ where windows meet as much as elsewhere, and as much as in the data."""
+    options = {"use": "none", "window": window, "overlap": overlap}
+    decoder = Smooth(UNet3D([32], [1]), 200, [4, 8], **options)
+    decoder.scale.fill_(0.2)  # far from the ends of the range, where clips are cut off
+    decoder.attach(tiny_tokenizer)
+    clip = decoder.decode(torch.zeros(4, 11, 8, 8, dtype=torch.long), steps=100) / 0.2
+    change = clip.diff(dim=2).square().mean(dim=(0, 1, 3, 4))
+    expected = torch.full_like(change, 2 * (1 - decoder.correlation))
+    torch.testing.assert_close(change, expected, atol=0, rtol=0.08)
+    spread = clip.square().mean(dim=(0, 1, 3, 4))
+    torch.testing.assert_close(spread, torch.ones_like(spread), atol=0, rtol=0.08)
+
+
+def test_frames_of_a_clip_share_noise(tiny_tokenizer, tokens, monkeypatch):
+    decoder = decoder_of(tiny_tokenizer, noise_correlation=0.8, use="none")
+    decoder.scale.fill_(0.2)
+    # At pure noise this velocity means that the noise is the clip.
+    monkeypatch.setattr(decoder, "predict", lambda z, angle, condition: -z)
+    noise = decoder.decode(tokens[:, :3], steps=1) / decoder.scale
+    assert noise.std() == pytest.approx(1, abs=0.05)
+    pairs = torch.stack([noise[:, :, 0].flatten(), noise[:, :, 5].flatten()])
+    assert pairs.corrcoef()[0, 1] == pytest.approx(0.8, abs=0.05)
+
+
+def test_another_tokenizer_is_refused(decoder, tiny_tokenizer):
+    other = copy.deepcopy(tiny_tokenizer)
+    other.encoder.project.weight.data.add_(1)
+    with pytest.raises(ValueError, match="use the tokenizer that"):
+        decoder.attach(other)
+
+
+def test_another_cnn_decoder_is_refused_where_it_is_used(decoder, tiny_tokenizer):
+    other = copy.deepcopy(tiny_tokenizer)
+    other.decoder.conv_out.weight.data.add_(1)
+    with pytest.raises(ValueError, match="use the CNN decoder that"):
+        decoder.attach(other)
+    decoder_of(tiny_tokenizer, use="none").attach(other)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"patch": 3}, "must divide"),
+        ({"window": 3, "overlap": 3}, "needs 1 to 2"),
+        ({"window": 3, "overlap": 0}, "needs 1 to 2"),
+        ({"noise_correlation": 1.0}, "must be in"),
+        ({"corruption": 1.5}, "corruption"),
+        ({"dropout": -0.1}, "dropout"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        DiffusionDecoder(UNet3D([32], [1]), 200, [4, 8], **options)
+
+
+def test_what_cannot_be_decoded_is_refused(decoder, tokens):
+    with pytest.raises(ValueError, match="steps is 0"):
+        decoder.decode(tokens, steps=0)
+    with pytest.raises(ValueError, match="one each"):
+        decoder.decode(tokens, seed=[1])
+    with pytest.raises(ValueError, match="200"):
+        decoder.decode(tokens + 199)
+    fresh = DiffusionDecoder(UNet3D([32], [1]), 200, [4, 8])
+    with pytest.raises(ValueError, match="attach"):
+        fresh.decode(tokens)
+
+
+@pytest.mark.parametrize("prediction", ["v", "x"])
+def test_predictions_of_both_kinds_decode(tiny_tokenizer, tokens, prediction):
+    objective = DiffusionObjective(CosineSchedule(), prediction)
+    decoder = decoder_of(tiny_tokenizer, objective=objective)
+    clip = decoder.decode(tokens, steps=STEPS)
+    assert bool(clip.isfinite().all())

@@ -1,0 +1,57 @@
+"""Training of a prior over latents: what a step reads and what is refused."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from data.datamodule import Batch
+from diffusion import LatentDiffusionPrior, LatentPriorModule, UNet3D
+from lm.text import TextTokenizer
+from tokenizer import KL, Tokenizer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+CAPTIONS = ["a red circle moving left", "a blue square moving up"]
+
+
+@pytest.fixture
+def continuous():
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(KL(3), channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1])
+    for p in tokenizer.parameters():
+        p.data.add_(0.05 * torch.randn_like(p))
+    tokenizer.calibrate(torch.rand(4, 3, 5, 32, 32) * 2 - 1)
+    return tokenizer.requires_grad_(False).eval()
+
+
+def module(tokenizer, **options):
+    prior = LatentDiffusionPrior(
+        UNet3D([32], [1], text_width=16), 3, [5, 4, 4], text_size=320, **options
+    )
+    one = LatentPriorModule(prior, "", max_steps=10)
+    object.__setattr__(one, "tokenizer", tokenizer)
+    one.text = TextTokenizer.train(CAPTIONS, 320)
+    one._trainer = SimpleNamespace(world_size=1, global_rank=0)
+    return one
+
+
+def test_a_step_fits_the_latents_and_is_a_function_of_its_number(continuous):
+    one = module(continuous)
+    clip = torch.rand(2, 3, 17, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    batch = Batch(clip, CAPTIONS)
+    losses = [one.objective(batch).loss for _ in range(2)]
+    assert torch.equal(*losses)
+    latents = continuous.encode_latents(clip).latents
+    torch.testing.assert_close(one.prior.mean.flatten(), latents.mean(dim=(0, 2, 3, 4)))
+    one.steps_done += 1
+    assert not torch.equal(one.objective(batch).loss, losses[0])
+    losses[0].backward()
+    assert all(p.grad is not None for p in one.prior.project.parameters())
+
+
+def test_latents_become_clips(continuous):
+    one = module(continuous)
+    texts = [one.text.encode(caption) for caption in CAPTIONS]
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    latents = one.prior.sample(texts, generators, steps=2)
+    assert continuous.decode_latents(latents).shape == (2, 3, 17, 32, 32)

@@ -1,0 +1,131 @@
+"""The priors over continuous latents."""
+
+import pytest
+import torch
+
+from diffusion import DiT, UNet3D
+from diffusion.latent_prior import LatentDiffusionPrior
+from layers.storage import load_module, save_module
+from lm import Transformer
+from lm.continuous import TokenDiffusionPrior
+
+TEXTS = [[3, 1, 4], [1]]
+
+
+def by_unet():
+    return LatentDiffusionPrior(UNet3D([32], [1], text_width=16), 3, [4, 4, 4], text_size=9)
+
+
+def by_dit():
+    network = DiT(32, 1, 2, window=2, text_width=16)
+    return LatentDiffusionPrior(network, 3, [4, 4, 4], text_size=9)
+
+
+def by_token():
+    transformer = Transformer(width=32, depth=2, num_heads=2)
+    return TokenDiffusionPrior(transformer, 3, [4, 4, 4], text_size=9, head_width=16, head_depth=1)
+
+
+@pytest.fixture(params=[by_unet, by_dit, by_token], ids=["U-Net", "DiT", "per token"])
+def prior(request):
+    torch.manual_seed(0)
+    prior = request.param()
+    for p in prior.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    prior.calibrate(latents() * 3 + 1)
+    return prior.eval()
+
+
+def latents():
+    return torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def generators(*seeds):
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def test_a_sample_depends_on_its_generator_and_text_alone(prior):
+    both = prior.sample(TEXTS, generators(5, 6), steps=3)
+    assert both.shape == (2, 3, 4, 4, 4)
+    alone = prior.sample(TEXTS[1:], generators(6), steps=3)
+    torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
+    other = prior.sample([[2], [1]], generators(5, 6), steps=3)
+    assert not torch.allclose(both[0], other[0], atol=1e-3)
+
+
+def test_a_context_is_kept_and_counts(prior):
+    context = latents()[:, :, :2]
+    one = prior.sample(TEXTS, generators(5, 6), context=context, steps=3)
+    torch.testing.assert_close(one[:, :, :2], context, atol=1e-5, rtol=1e-5)
+    other = prior.sample(TEXTS, generators(5, 6), context=context + 1, steps=3)
+    assert not torch.allclose(one[:, :, 2:], other[:, :, 2:], atol=1e-3)
+
+
+def test_guidance_of_one_is_off_and_more_is_not(prior):
+    plain = prior.sample(TEXTS, generators(5, 6), steps=1)
+    assert torch.equal(plain, prior.sample(TEXTS, generators(5, 6), steps=1, guidance_scale=1.0))
+    bare = prior.sample([[], []], generators(5, 6), steps=1)
+    none = prior.sample(TEXTS, generators(5, 6), steps=1, guidance_scale=0.0)
+    torch.testing.assert_close(none, bare, atol=1e-4, rtol=1e-4)
+    twice = prior.sample(TEXTS, generators(5, 6), steps=1, guidance_scale=2.0)
+    assert not torch.allclose(twice, plain, atol=1e-3)
+
+
+def test_calibration_brings_channels_to_one_size(prior):
+    prior.calibrate(latents() * torch.tensor([1.0, 10.0, 0.1])[:, None, None, None] + 7)
+    last = prior.head.out if isinstance(prior, TokenDiffusionPrior) else prior.project
+    for p in last.parameters():
+        p.data.zero_()
+    losses = [
+        prior.loss(
+            latents() * torch.tensor([1.0, 10.0, 0.1])[:, None, None, None] + 7,
+            TEXTS,
+            torch.tensor([False, True]),
+            torch.Generator().manual_seed(seed),
+        ).item()
+        for seed in range(20)
+    ]
+    # Latents and noise have deviation 1, and so has the velocity.
+    assert sum(losses) / 20 == pytest.approx(1, abs=0.05)
+
+
+def test_a_saved_prior_is_bit_for_bit_the_same(prior, tmp_path):
+    save_module(prior, tmp_path)
+    again = load_module(tmp_path)
+    one, other = (p.sample(TEXTS, generators(1, 2), steps=2) for p in (prior, again))
+    assert torch.equal(one, other)
+
+
+def test_what_cannot_be_is_refused(prior):
+    with pytest.raises(ValueError, match="window by window"):
+        prior.sample(TEXTS, generators(1, 2), num_latent_frames=5)
+    with pytest.raises(ValueError, match="window by window"):
+        prior.sample(TEXTS, generators(1, 2), context=latents())
+    with pytest.raises(ValueError, match="one each"):
+        prior.sample(TEXTS, generators(1), steps=1)
+    with pytest.raises(ValueError, match="set both"):
+        LatentDiffusionPrior(UNet3D([32], [1]), 3, [4, 4, 4], text_size=9)
+
+
+def test_a_latent_is_drawn_from_the_state_that_training_gives_it(monkeypatch):
+    """One by one with a cache, and all at once as in training: the same states."""
+    torch.manual_seed(0)
+    prior = by_token().eval()
+    for p in prior.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    seen = []
+    draw_row = prior._draw_row
+
+    def spy(states, *arguments):
+        seen.append(states)
+        return draw_row(states, *arguments)
+
+    monkeypatch.setattr(prior, "_draw_row", spy)
+    drawn = prior.sample(TEXTS, generators(5, 6), steps=2)
+    rows = drawn.flatten(2).transpose(1, 2)
+    expected = prior.states(rows, TEXTS)
+    torch.testing.assert_close(torch.stack(seen, dim=1), expected, atol=1e-4, rtol=1e-4)
+    # And no state knows the latents from its own on.
+    rows = rows.clone()
+    rows[:, 30:] += 1
+    assert torch.equal(prior.states(rows, TEXTS)[:, :31], expected[:, :31])
