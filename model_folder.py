@@ -55,6 +55,8 @@ class ModelFolder:
         self.text_encoder = text_encoder
         self.decoder = decoder.eval() if decoder is not None else None
         if decoder is not None:
+            if isinstance(tokenizer, FrameTokenizer):
+                raise ValueError("a diffusion decoder needs clips; leave it out for single frames")
             decoder.attach(tokenizer)
 
     @classmethod

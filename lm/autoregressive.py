@@ -20,7 +20,7 @@ from lm.loss import cross_entropy
 from lm.packing import Quantization
 from lm.prior import Places, Prior, guided, of_codes
 from lm.sampling import Sampling
-from lm.transformer import Mask, Transformer
+from lm.transformer import Table, Transformer
 
 PrefixAttention = Literal["causal", "bidirectional"]
 
@@ -187,7 +187,7 @@ class AutoregressivePrior(Prior):
             return torch.get_autocast_dtype(weight.device.type)
         return weight.dtype
 
-    def mask(self, length: int, lead_length: int) -> Mask:
+    def mask(self, length: int, lead_length: int) -> Table:
         """Return who sees whom: everyone those before, and the lead perhaps itself whole."""
         if self.prefix_attention == "causal":
             return "causal"

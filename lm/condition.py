@@ -101,12 +101,14 @@ class Inputs(Configurable):
                 f"features have {size} numbers a row, but this prior was trained with "
                 f"{self.feature_size}"
             )
-        shape = () if condition.states is None else tuple(condition.states.shape[1:])
-        if shape not in ((), (self.state_window, self.state_size)):
-            raise ValueError(
-                f"the prompts are {shape[0]} states of {shape[1]} numbers, but this prior reads "
-                f"{self.state_window} of {self.state_size}; take the text encoder of training"
-            )
+        if condition.states is not None:
+            shape = tuple(condition.states.shape[1:])
+            if shape != (self.state_window, self.state_size):
+                raise ValueError(
+                    f"the prompts are {shape[0]} states of {shape[1]} numbers, but this prior "
+                    f"reads {self.state_window} of {self.state_size}; take the text encoder of "
+                    "training"
+                )
         counts = condition.counts()
         if len(set(counts.values())) > 1:
             raise ValueError(f"a condition speaks of different numbers of clips: {counts}")

@@ -44,7 +44,8 @@ class Decoder:
             self.head = packed(head, dtype, quantize)
         else:
             self.head = pack(head.to(dtype), quantize)
-        self.read, self.x, self.mask = read, x, mask
+        self.read, self.x = read, x
+        self.mask: Masks = mask
         self.rotary = rotary.to(dtype)
         self.cache = self.network.new_cache(len(x), rotary.shape[1], x)
 
@@ -79,8 +80,10 @@ class Decoder:
         end = start + new
         if isinstance(self.mask, list):
             return [mask[start:end, :end] for mask in self.mask]
+        if start == 0 and isinstance(self.mask, Tensor):
+            return self.mask[:end, :end]
         if start == 0:
-            return self.mask[:end, :end] if isinstance(self.mask, Tensor) else self.mask
+            return self.mask
         if new == 1:
             return "causal"
         whole = torch.ones(new, end, dtype=torch.bool, device=self.x.device)

@@ -19,7 +19,7 @@ from lm.guide import GuideTable
 from lm.patterns import narrowed
 from lm.sampling import Sampling
 from lm.sequence import PAD, VIDEO, Grid, Vocabulary, head, lattice, line
-from lm.transformer import Mask, Masks, Transformer
+from lm.transformer import Masks, Table, Transformer
 
 Places = Literal["grid", "line"]
 
@@ -234,8 +234,9 @@ class Prior(Configurable, nn.Module, ABC):
         """Return the positions (t, h, w) of lead and body."""
         frames = [lattice((num_latent_frames, *self.grid[1:]), self.prefix_length)]
         if condition.actions is not None:
-            _, _, *slots = condition.actions.shape
-            frames = [lattice((num_latent_frames, *slots), self.prefix_length), *frames]
+            _, _, s, dimensions = condition.actions.shape
+            slots = lattice((num_latent_frames, s, dimensions), self.prefix_length)
+            frames = [slots, *frames]
         body = rearrange(torch.cat(frames, dim=1), "t n three -> (t n) three")
         return torch.cat([self.lead_places(condition), body])
 
@@ -248,7 +249,7 @@ class Prior(Configurable, nn.Module, ABC):
         lead = [False] * (self.prefix_length - 1) + [True] * guide + [False] * (features + 1)
         return torch.tensor(lead + frame * num_latent_frames)
 
-    def seen(self, mask: Mask, places: Int[Tensor, "M 3"], on_grid: Bool[Tensor, "M"]) -> Masks:
+    def seen(self, mask: Table, places: Int[Tensor, "M 3"], on_grid: Bool[Tensor, "M"]) -> Masks:
         """Return who sees whom in a sequence of N positions, layer by layer where they differ.
 
         Args:
@@ -260,7 +261,8 @@ class Prior(Configurable, nn.Module, ABC):
             return mask
         device = self.embedding.weight.device
         table = torch.ones(len(places), len(places), dtype=torch.bool, device=device)
-        table = table.tril() if mask == "causal" else table if mask is None else mask
+        if mask is not None:
+            table = mask if isinstance(mask, Tensor) else table.tril()
         count, origin = len(table), self.prefix_length
         places, on_grid = places[:count].to(device) - origin, on_grid[:count].to(device)
         return narrowed(table, self.transformer.cells, places, on_grid)

@@ -22,8 +22,10 @@ from layers.rope import rotary_table, rotate
 from layers.swiglu import swiglu
 from lm.patterns import Pattern, cells
 
-Mask = Bool[Tensor, "N M"] | BlockMask | Literal["causal"] | None
+Table = Bool[Tensor, "N M"] | Literal["causal"] | None
 """Who sees whom: by a table, each position itself and those before it, or everyone everyone."""
+
+Mask = Table | BlockMask
 
 Masks = Mask | list[Bool[Tensor, "N M"]]
 """One mask for all layers, or several that they take in turn."""
