@@ -28,6 +28,7 @@ class Model(Protocol):
     tokenizer: Any
     prior: Any
     text: Any
+    classes: list[str]
     size: int
     fps: float
     generate: Callable[..., Any]
@@ -76,6 +77,8 @@ class ModelSystem:
                     "the protocol without actions"
                 )
             return "actions"
+        if wanted == "class" and self.model.classes:
+            return "classes"
         return "text" if wanted in ("caption", "class") and self.model.text is not None else "none"
 
     def __call__(self, units: Sequence[Unit], numbers: Sequence[int], sample: int) -> Clips:
@@ -84,16 +87,17 @@ class ModelSystem:
         if self.protocol.task == "reconstruct":
             return self.reconstruct(real)
         told: dict[str, Any] = dict(self.options)
-        if self.condition == "text":
-            told["prompts"] = [unit.caption for unit in units]
+        name = {"text": "prompts", "classes": "classes"}.get(self.condition)
+        if name is not None:
+            told[name] = [unit.caption for unit in units]
         told["seed"] = [self.seed + number * self.protocol.samples + sample for number in numbers]
         return self._predict(units, real, told) if self.given else self._fit(self._make(told))
 
     def _make(self, told: dict[str, Any]) -> Clips:
-        """Generate clips without a context; without prompts, one at a time."""
+        """Generate clips without a context; where nothing tells their number, one at a time."""
         length = self.protocol.num_frames
         ask = lengths.next_length(length, self.stride)
-        if "prompts" in told:
+        if self.condition != "none":
             return self.model.generate(num_frames=ask, **told)[:, :length]
         alone = [told | {"seed": [seed]} for seed in told["seed"]]
         return torch.cat([self.model.generate(num_frames=ask, **one) for one in alone])[:, :length]

@@ -155,6 +155,30 @@ def test_a_protocol_runs_from_the_files_of_its_benchmark(
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
 
 
+def test_a_prior_that_knows_actions_is_given_those_of_the_robot(
+    new_pipe, tiny_tokenizer, tmp_path, monkeypatch, write_bair
+):
+    model = new_pipe(tiny_tokenizer, ["generate"], action_ranges=[[-5.0, 5.0]] * 4)
+    (tmp_path / "data").mkdir()
+    bair(tmp_path / "data", write_bair)
+    data = [str(tmp_path / "data")]
+    _, found = evaluated(tmp_path, "bair-actions", model, data, monkeypatch)
+    assert found["options"]["told"] == {"model": "actions"}
+    assert found["options"]["videos"] == "as given out"
+    assert found["systems"]["model"]["figures"]["psnr_frame"]["value"] > 0
+
+
+def test_a_prior_that_knows_classes_is_given_those_of_the_benchmark(
+    new_pipe, tiny_tokenizer, tmp_path, monkeypatch, write_bair
+):
+    model = new_pipe(tiny_tokenizer, ["generate"], num_classes=2)
+    model.classes = ["Archery", "YoYo"]
+    (tmp_path / "data").mkdir()
+    ucf101(tmp_path / "data", write_bair)
+    _, found = evaluated(tmp_path, "ucf101", model, [str(tmp_path / "data")], monkeypatch)
+    assert found["options"]["told"] == {"model": "classes"}
+
+
 class Driven:
     """A model that goes on from what it is given by adding the action of each frame."""
 

@@ -233,7 +233,7 @@ def test_writing_covers_what_its_box_covers():
     plain = torch.from_numpy(np.array(Image.new("RGB", (480, 270), (30, 60, 90))))
     scorer = make("data.text_area.TextArea")
     share = (right - left) * (bottom - top) / (480 * 270)
-    assert scorer(written[None], [])["text_area"] == pytest.approx(share, rel=0.4)
+    assert share < scorer(written[None], [])["text_area"] < 2 * share  # a box has a margin
     assert scorer(plain[None], [])["text_area"] == 0
     mixed = torch.stack([plain, plain, written])
     assert scorer(mixed, []) == scorer(written[None], [])

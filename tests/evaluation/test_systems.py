@@ -19,6 +19,7 @@ class Counter:
     size, fps, text = 16, 8.0, None
     prior = object()
     takes_actions = True
+    classes = ()
 
     def __init__(self, stride):
         self.tokenizer = SimpleNamespace(temporal_stride=stride)
