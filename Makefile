@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 OUT ?= runs/demo
 
-.PHONY: install demo test check soak tokenizer-study diffusion-study
+.PHONY: install demo test check soak tokenizer-study diffusion-study prediction-study
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -30,6 +30,10 @@ soak: install
 # make tokenizer-study [VIDEOS=folder]: which bottleneck and which network, in less than an hour.
 tokenizer-study: install
 	$(BIN)/python -m benchmarks.tokenizer_study $(if $(VIDEOS),--videos '$(VIDEOS)')
+
+# make prediction-study: priors and bottlenecks beside baselines, in less than 90 minutes.
+prediction-study: install
+	$(BIN)/python -m benchmarks.prediction_study
 
 # make diffusion-study [MINUTES=60]: does the diffusion decoder beat the CNN decoder trained as long?
 diffusion-study: install

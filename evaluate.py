@@ -36,7 +36,14 @@ from evaluation.self_test import self_test
 from evaluation.surprise import write_surprise
 from pipeline import VideoPipeline
 
-SAMPLING = ("temperature", "top_k", "top_p", "guidance_scale")
+SAMPLING = {
+    "temperature": float,
+    "top_k": int,
+    "top_p": float,
+    "min_p": float,
+    "guidance_scale": float,
+    "steps": int,
+}
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 
@@ -67,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _protocol_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="model folder, hub id, .npy of clips, or 'none'")
-    parser.add_argument("data", nargs="?", type=Path, help="folder of real videos or arrays")
+    parser.add_argument("data", nargs="?", type=Path, help="the benchmark, or any folder of videos")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--clips", type=int, help="fewer units than the protocol says")
     parser.add_argument("--batch-size", type=int, default=8, help="units at a time")
@@ -81,8 +88,7 @@ def _protocol_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lpips", type=Path, help="perceptual distance, as TorchScript")
     parser.add_argument("--clip", type=Path, help="folder of a CLIP model")
     parser.add_argument("--train-data", type=Path, help="what the model was trained on")
-    for name in SAMPLING:
-        kind = int if name == "top_k" else float
+    for name, kind in SAMPLING.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="of sampling")
 
 

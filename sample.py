@@ -1,7 +1,21 @@
 """Sample videos: python sample.py runs/demo/model --prompt "a red circle moving left" --out out/.
 
-Writes one mp4 and one gif a sample and a contact sheet of all of them. The other tasks use the
-tokenizer as a codec, on videos of any size and length, which stream through:
+Writes one mp4 a sample, which grows as its frames are made; of short videos also a gif and a
+contact sheet of all. What the model was trained for, it can also be asked for:
+
+    python sample.py MODEL --context clip.mp4 --frames 1001 --out out/
+    python sample.py MODEL --story "a red circle moving left:17; a red circle moving up:16"
+    python sample.py MODEL --task interpolate --guide ends.mp4 --frames 17
+    python sample.py MODEL --task inpaint --guide in.mp4 --box 8 8 40 40     (or --mask mask.png)
+    python sample.py MODEL --task outpaint --guide in.mp4 --box 8 8 56 56    (what is kept)
+    python sample.py MODEL --task control --guide edges_of_this.mp4 --prompt ...
+    python sample.py MODEL --task upscale --guide small.mp4
+    python sample.py MODEL --task class --class 3
+    python sample.py MODEL --task rollout --context clip.mp4 --actions actions.npy
+    python sample.py MODEL --task caption --context clip.mp4
+    python sample.py MODEL --key-frames KEY_FRAME_MODEL --prompt ... --frames 1009
+
+The tokenizer alone is a codec, for videos of any size and length, which stream through:
 
     python sample.py MODEL --task reconstruct --context in.mp4 --out out/
     python sample.py MODEL --task encode --context in.mp4 --out in.tokens
@@ -10,9 +24,9 @@ tokenizer as a codec, on videos of any size and length, which stream through:
 
 import argparse
 import sys
-from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +47,16 @@ from data.video import (
 )
 from evaluation.contact_sheet import Row, contact_sheet
 from evaluation.pixel import FramePSNR, FrameSSIM
+from lm.request import NEEDS, Request, parse_story
+from lm.request_files import box, bright, guide_frames, last_frames
+from lm.sampling import Sampling
 from pipeline import VideoPipeline
 from tokenizer import TiledTokenizer, Tokenizer
 from tokenizer.codec import decode_file, encode_file, reconstruct_video
 from tokenizer.token_file import TokenReader
+
+SHORT = 128
+"""Frames up to which a video also becomes a gif and a row of the contact sheet."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -47,7 +67,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", action="append", help="what to show; may be given repeatedly")
     parser.add_argument("--context", type=Path, help="video to continue, or input of a task")
     parser.add_argument("--context-frames", type=int, default=5, help="how many of its last frames")
-    parser.add_argument("--frames", type=int, default=17, help="length of the videos, 1 + s k")
+    parser.add_argument("--guide", type=Path, help="video to fill, follow, enlarge, pass through")
+    parser.add_argument("--mask", type=Path, help="picture or video, bright where to make anew")
+    parser.add_argument(
+        "--box", type=int, nargs=4, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"), help="as a mask"
+    )
+    parser.add_argument("--class", dest="classes", action="append", help="name or number")
+    parser.add_argument("--actions", type=Path, help=".npy of T x A; row k leads to frame k")
+    parser.add_argument("--story", help='"prompt A:17; prompt B:32"')
+    parser.add_argument("--key-frames", help="model folder that makes sparse frames first")
+    parser.add_argument("--frames", type=int, help="length of the videos, 1 + s k; 17 by default")
     parser.add_argument("--num", type=int, default=1, help="samples of each prompt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guidance-scale", type=float, default=1.0, help="1 is off")
@@ -58,10 +87,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tile", type=int, help="largest side of a tile, for large frames")
     parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
     parser.add_argument("--min-p", type=float, default=0.0, help="0 keeps all tokens")
-    parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
     parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
-    parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
     parser.add_argument("--decoder-steps", type=int, default=20, help="of the diffusion decoder")
+    parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
+    parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
     parser.add_argument("--quantize", choices=["int8"], help="weights of one byte: faster")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     return parser
@@ -76,39 +105,44 @@ def main(arguments: list[str] | None = None) -> None:
 def generate(args: argparse.Namespace) -> None:
     """Sample from the prior."""
     pipe = VideoPipeline.from_pretrained(args.model)
-    prompts = [prompt for prompt in args.prompt or [] for _ in range(args.num)]
-    count = len(prompts) or args.num
-    videos = pipe.generate(
-        prompts=prompts or None,
-        num_frames=args.frames,
-        seed=[args.seed + i for i in range(count)],
-        context=read_context(args.context, args.context_frames, count, pipe),
-        guidance_scale=args.guidance_scale,
-        temperature=args.temperature,
-        top_k=args.top_k or None,
-        top_p=args.top_p,
-        min_p=args.min_p,
-        steps=args.steps,
+    request = _request(args, pipe)
+    sampling = Sampling(
+        args.guidance_scale,
+        args.temperature,
+        args.top_k or None,
+        args.top_p,
+        args.min_p,
+        args.steps,
         quantize=args.quantize,
-        decoder=args.decoder,
-        decoder_steps=args.decoder_steps,
     )
-    faster = pipe.decoder.enlarge[0] if args.decoder == "diffusion" and pipe.decoder else 1
-    write_samples(videos, prompts or ["(no prompt)"] * count, args.out, faster * pipe.fps)
+    if args.key_frames is not None:
+        request = _through_key_frames(request, sampling, args.key_frames, pipe)
+    labels = request.prompts or [args.task] * request.count
+    codec = pipe.codec(request, args.decoder, args.decoder_steps)
+    videos = pipe.stream(request, sampling, codec)
+    write_samples(videos, labels, request.length, args.out, pipe.fps)
+
+
+def caption(args: argparse.Namespace) -> None:
+    """Print what a video shows."""
+    pipe = VideoPipeline.from_pretrained(args.model)
+    if args.context is None:
+        raise ValueError("--task caption needs --context, the video to read")
+    clip = last_frames(args.context, args.frames or 17, pipe.size, pipe.fps)
+    print(pipe.caption(clip[None])[0])
 
 
 def edit(args: argparse.Namespace) -> None:
     """Change a video as a prompt says."""
-    if args.context is None or not args.prompt:
-        raise ValueError("--task edit needs --context, the video, and --prompt, what to make of it")
     pipe = VideoPipeline.from_pretrained(args.model)
-    frames = [*islice(iterate_frames(args.context, pipe.size, fps=pipe.fps), args.frames)]
-    stride = pipe.tokenizer.temporal_stride
-    source = torch.from_numpy(np.stack(frames[: 1 + (len(frames) - 1) // stride * stride]))
+    if args.context is None or not args.prompt or pipe.text is None or pipe.decoder is None:
+        raise ValueError(
+            "--task edit needs --context, the video, --prompt, what to make of it, and a model "
+            "with captions and a diffusion decoder (configs/edit_decoder.yaml)"
+        )
+    source = last_frames(args.context, args.frames or 17, pipe.size, pipe.fps)
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
-    if pipe.text is None:
-        raise ValueError("this model was trained without captions; it cannot edit by a prompt")
-    edited = pipe.require_decoder().edit(
+    edited = pipe.decoder.edit(
         to_model_range(source).expand(len(prompts), -1, -1, -1, -1),
         [pipe.text.encode(prompt) for prompt in prompts],
         args.strength,
@@ -116,39 +150,90 @@ def edit(args: argparse.Namespace) -> None:
         args.decoder_steps,
         args.guidance_scale,
     )
-    write_samples(to_uint8(edited), prompts, args.out, pipe.fps)
+    write_samples(iter([to_uint8(edited)]), prompts, len(source), args.out, pipe.fps)
 
 
-def read_context(
-    path: Path | None, frames: int, count: int, pipe: VideoPipeline
-) -> UInt8[Tensor, "B T H W 3"] | None:
-    """Return the last frames of a video, once for each sample."""
-    if path is None:
-        return None
-    info = probe(path)
-    # A faster video is brought to the rate that the model knows.
-    last = deque(iterate_frames(path, pipe.size, fps=pipe.fps), maxlen=frames)
-    if len(last) < frames:
+def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
+    """Return what the command line asks for, with the files that it names."""
+    prompts, classes = (
+        None if told is None else [one for one in told for _ in range(args.num)]
+        for told in (args.prompt, args.classes)
+    )
+    count = len(prompts or classes or range(args.num))
+    context = guide = mask = None
+    if args.context is not None:
+        context = last_frames(args.context, args.context_frames, pipe.size, pipe.fps)
+    if args.guide is not None:
+        stride = pipe.tokenizer.temporal_stride
+        guide = guide_frames(args.guide, args.task, pipe.size, pipe.fps, stride)
+    if args.mask is not None:
+        mask = bright(args.mask, pipe.size)
+    elif args.box is not None:
+        mask = box(args.box, pipe.size, inside=args.task != "outpaint")
+    rows = None if args.actions is None else np.load(args.actions, allow_pickle=False)
+    actions = None if rows is None else torch.from_numpy(rows).float()
+    context, guide, actions = (
+        part if part is None else part.expand(count, *part.shape)
+        for part in (context, guide, actions)
+    )
+    if classes is not None:
+        classes = [int(one) if one.isdecimal() else one for one in classes]
+    return Request(
+        prompts,
+        args.frames,
+        [args.seed + i for i in range(count)],
+        context,
+        args.task,
+        classes,
+        actions,
+        mask,
+        None if args.story is None else parse_story(args.story),
+        guide,
+    )
+
+
+def _through_key_frames(
+    request: Request, sampling: Sampling, model: str, pipe: VideoPipeline
+) -> Request:
+    """Sample key frames, as far apart as a window is long, and ask for what lies between."""
+    gap = pipe.tokenizer.num_frames(pipe.prior.grid[0]) - 1 if pipe.prior is not None else 1
+    gaps, rest = divmod(request.length - 1, gap)
+    if rest or not gaps:
         raise ValueError(
-            f"{path} has {len(last)} frames at {pipe.fps:g} a second, but --context-frames is "
-            f"{frames}; ask for fewer"
+            f"--frames is {request.length}, but key frames stand {gap} apart; use "
+            f"{1 + max(1, gaps) * gap} or {1 + (gaps + 1) * gap}"
         )
-    if (info.height, info.width) != (pipe.size, pipe.size):
-        print(f"{path}: {info.height} x {info.width} resized and cropped to {pipe.size}")
-    return torch.from_numpy(np.stack(last)).expand(count, -1, -1, -1, -1)
+    first = None if request.context is None else request.context[:, -1:]
+    keys = replace(request, num_frames=gaps + 1, context=first)
+    made = VideoPipeline.from_pretrained(model).stream(keys, sampling)
+    guide = torch.cat(list(made), dim=1)
+    return replace(request, task="interpolate", guide=guide, context=None)
 
 
 def write_samples(
-    videos: UInt8[Tensor, "B T H W 3"], labels: list[str], out: Path, fps: float
+    chunks: Iterator[UInt8[Tensor, "B _ H W 3"]],
+    labels: list[str],
+    num_frames: int,
+    out: Path,
+    fps: float,
 ) -> None:
-    """Write each video as mp4 and gif, and a contact sheet."""
-    out.mkdir(parents=True, exist_ok=True)
-    for i, video in enumerate(videos):
-        write_video(out / f"{i:03d}.mp4", video, fps)
-        write_video(out / f"{i:03d}.gif", video, fps)
-    rows = [Row(label, {"": video}) for label, video in zip(labels, videos, strict=True)]
-    contact_sheet(rows, out / "samples.png")
-    print(f"{len(videos)} videos written to {out}")
+    """Write each video as mp4 while it is made; of short ones also gifs and a contact sheet."""
+    kept = []
+    with ExitStack() as stack:
+        paths = [out / f"{i:03d}.mp4" for i in range(len(labels))]
+        writers = [stack.enter_context(VideoWriter(path, fps)) for path in paths]
+        for chunk in chunks:
+            for writer, clip in zip(writers, chunk, strict=True):
+                writer.write(clip)
+            if num_frames <= SHORT:
+                kept.append(chunk)
+    if kept:
+        videos = torch.cat(kept, dim=1)
+        for path, video in zip(paths, videos, strict=True):
+            write_video(path.with_suffix(".gif"), video, fps)
+        rows = [Row(label, {"": video}) for label, video in zip(labels, videos, strict=True)]
+        contact_sheet(rows, out / "samples.png")
+    print(f"{len(labels)} videos written to {out}")
 
 
 def reconstruct(args: argparse.Namespace) -> None:
@@ -205,7 +290,8 @@ def _watched(frames: Iterator, total: int, path: Path) -> Iterator:
 
 
 TASKS = {
-    "generate": generate,
+    **dict.fromkeys(NEEDS, generate),
+    "caption": caption,
     "edit": edit,
     "reconstruct": reconstruct,
     "encode": encode,

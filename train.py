@@ -16,6 +16,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from data.container import VideoError
 from data.datamodule import VideoDataModule
 from data.shards import ShardError
+from data.source import ClipSource
+from data.token_datamodule import TokenDataModule
+from data.tokens import TokenFolder
 from diffusion import DiffusionDecoderModule
 from lm import PriorModule
 from pipeline import VideoPipeline
@@ -36,8 +39,15 @@ NOT_FOR_THE_USER = (
 class CLI(LightningCLI):
     """LightningCLI for the modules and data of this project; ends with a model folder."""
 
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Take videos, the default, or cached tokens as data."""
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{k}": v for k, v in self.trainer_defaults.items()})
+        parser.add_lightning_class_args(self._model_class, "model", subclass_mode=True)
+        parser.add_subclass_arguments((VideoDataModule, TokenDataModule), "data", required=True)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.link_arguments("model.init_args.max_steps", "data.max_steps")
+        parser.link_arguments("model.init_args.max_steps", "data.init_args.max_steps")
         parser.add_argument("--export", type=str | None, help="model folder to write after fit")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.link_arguments("trainer.default_root_dir", "checkpoints.root")
@@ -77,7 +87,7 @@ class CLI(LightningCLI):
         folder, module, data = self.config.fit.export, self.model, self.datamodule
         if folder is None or not self.trainer.is_global_zero:
             return
-        size = data.train.read(0, 1).frames.shape[1]
+        size = _size(data.train)
         with module.ema.applied(module.network):
             if isinstance(module, TokenizerModule):
                 pipeline = VideoPipeline(module.tokenizer, size, data.train.fps)
@@ -86,8 +96,16 @@ class CLI(LightningCLI):
                 pipeline.decoder = module.exported()
             else:
                 assert isinstance(module, PriorModule)
-                tokenizer, prior = module.tokenizer, module.prior
-                pipeline = VideoPipeline(tokenizer, size, data.train.fps, prior, module.text)
+                pipeline = VideoPipeline(
+                    module.tokenizer,
+                    size,
+                    data.train.fps,
+                    module.prior,
+                    module.text,
+                    classes=module.classes,
+                    guide_tokenizer=module.guide_tokenizer,
+                    text_encoder=module.text_encoder,
+                )
             pipeline.save_pretrained(folder)
         print(f"model written to {folder}")
 
@@ -98,6 +116,13 @@ class CLI(LightningCLI):
         """
         if self.config.get("subcommand") != "fit":
             super()._parse_ckpt_path()
+
+
+def _size(source: ClipSource | TokenFolder) -> int:
+    """Return height and width of the frames that a model is trained on."""
+    if isinstance(source, TokenFolder):
+        return source.size
+    return source.read(0, 1).frames.shape[1]
 
 
 def main(arguments: list[str] | None = None, *, run: bool = True) -> CLI:

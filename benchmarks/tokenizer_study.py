@@ -10,9 +10,6 @@ import json
 import math
 import os
 import platform
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +17,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from benchmarks.train_once import train_once
 from data import Shapes, VideoFolder
 from data.source import ClipSource
 from data.video import to_model_range, to_uint8
@@ -64,15 +62,13 @@ class Run(NamedTuple):
             return Shapes(split="val", num_clips=CLIPS)
         return VideoFolder(videos, split="val", size=self.size)
 
-    def config(self, root: Path, videos: Path | None) -> dict[str, Any]:
+    def config(self, videos: Path | None) -> dict[str, Any]:
         """Return what train.py is to do: a published recipe with another tokenizer."""
         recipe = "demo" if self.data == "shapes" else "videos"
         config = yaml.safe_load(Path(f"configs/{recipe}_tokenizer.yaml").read_text())
         model = config["model"]["init_args"]
         model["max_steps"] = self.steps
         model["tokenizer"] = {**PRESETS[self.network], "quantizer": BOTTLENECKS[self.bottleneck]}
-        config["trainer"]["default_root_dir"] = str(root)
-        config["export"] = str(root / "model")
         if self.data == "videos":
             for split in ("train", "val"):
                 config["data"][split]["init_args"] |= {"path": str(videos), "size": self.size}
@@ -88,19 +84,6 @@ def runs(videos: Path | None, steps: int, network_steps: int) -> list[Run]:
     if videos:
         bottlenecks += [Run("videos", 128, "tiny", name, steps) for name in BOTTLENECKS]
     return bottlenecks + [Run(data, 64, name, "FSQ", network_steps) for name in ("small", "base")]
-
-
-def train_one(run: Run, root: Path, videos: Path | None) -> float:
-    """Train by the public command, unless that is done; return the seconds it took."""
-    done = root / "seconds.json"
-    if not done.is_file():
-        root.mkdir(parents=True, exist_ok=True)
-        path = root / "config.yaml"
-        path.write_text(yaml.safe_dump(run.config(root, videos)))
-        started = time.monotonic()
-        subprocess.run([sys.executable, "train.py", "fit", f"--config={path}"], check=True)
-        done.write_text(json.dumps(time.monotonic() - started))
-    return json.loads(done.read_text())
 
 
 @torch.inference_mode()
@@ -158,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows, seconds = [], 0.0
     for run in runs(args.videos, args.steps, args.network_steps):
         root = args.out / run.name
-        seconds += train_one(run, root, args.videos)
+        seconds += train_once(run.config(args.videos), root)
         tokenizer = Tokenizer.from_pretrained(root / "model")
         rows.append({**run._asdict(), **measure(tokenizer, run.source(args.videos))})
         Console().print(rows[-1])

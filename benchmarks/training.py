@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.sampling import as_llama, medians, new_prior
+from benchmarks.sampling import as_llama, medians, new_prior, prompts
 from lm import AutoregressivePrior
 
-TEXTS = [[i, 2 * i, 3 * i] for i in range(8)]
+PROMPTS = prompts(8)
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 def ours(prior: AutoregressivePrior, tokens: Tensor, enabled: bool) -> Tensor:
     """Return the loss after computing its gradients."""
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-        loss = prior.loss(tokens, TEXTS)
+        loss = prior.loss(tokens, PROMPTS)
     prior.zero_grad()
     loss.backward()
     return loss.detach()
@@ -43,7 +43,7 @@ def ours(prior: AutoregressivePrior, tokens: Tensor, enabled: bool) -> Tensor:
 def theirs(llama: Any, prior: AutoregressivePrior, tokens: Tensor, enabled: bool) -> Tensor:
     """Return the loss over the same codes after computing its gradients."""
     first = prior.vocabulary.first_code
-    ids = torch.cat([prior.prefix(TEXTS), tokens.flatten(1)[:, :-1] + first], dim=1)
+    ids = torch.cat([prior.prefix(PROMPTS), tokens.flatten(1)[:, :-1] + first], dim=1)
     with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
         logits = llama(ids, use_cache=False, logits_to_keep=prior.num_tokens).logits
         loss = F.cross_entropy(logits[..., first:].flatten(0, 1).float(), tokens.flatten())

@@ -3,6 +3,7 @@
 The data modules, which import Lightning, are `data.datamodule` and `data.token_datamodule`.
 """
 
+from data.digits import Digits
 from data.folder import VideoFolder
 from data.schedule import Stage
 from data.shapes import Shapes
@@ -12,6 +13,7 @@ from data.tokens import TokenFolder
 
 __all__ = [
     "ClipSource",
+    "Digits",
     "Place",
     "Sample",
     "Shapes",

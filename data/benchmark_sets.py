@@ -14,21 +14,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from einops import rearrange
 from jaxtyping import UInt8
 
 from data.container import VideoError
+from data.digits import Digits, Split
 from data.episodes import Episode, delayed, write_episodes
 from data.tfrecord import find_records, read_example, read_records
 
-try:
-    from sklearn.datasets import load_digits as sklearn_digits
-except ImportError:
-    sklearn_digits = None
-
 Episodes = Callable[[int, int], Iterator[Episode]]
 
-_DIGIT_SIDE, _DIGITS_SPLIT = 20, 1500  # pictures of digits before this one are for training
 _KTH_TRAIN = range(1, 17)  # persons
 
 
@@ -92,44 +86,16 @@ def moving_mnist(src: Path) -> tuple[Episodes, int]:
     return episodes, frames.shape[1]
 
 
-def moving_digits(
-    digits: UInt8[np.ndarray, "N h w"], count: int, num_frames: int, seed: int
-) -> tuple[Episodes, int]:
-    """Two digits that bounce off the walls of 64 x 64, drawn from scikit-learn's 8 x 8 pictures."""
+def moving_digits(count: int, num_frames: int, split: Split) -> tuple[Episodes, int]:
+    """Moving digits as shards: the clips of `data.digits.Digits`."""
+    source = Digits(count, split)
 
     def episodes(first: int, last: int) -> Iterator[Episode]:
         for index in range(first, last):
-            rng = np.random.default_rng((seed, index))
-            frames = np.zeros((num_frames, 64, 64), dtype=np.uint8)
-            for chosen in rng.integers(len(digits), size=2):
-                _draw(frames, digits[chosen], rng)
-            yield Episode(f"digits-{seed}-{index}", _gray(frames))
+            sample = source.read(index, num_frames)
+            yield Episode(sample.place.key, sample.frames.numpy())
 
     return episodes, count
-
-
-def _draw(frames: np.ndarray, digit: np.ndarray, rng: np.random.Generator) -> None:
-    room = 64 - _DIGIT_SIDE
-    angle, speed = rng.uniform(0, 2 * np.pi), rng.uniform(2, 5)
-    step = speed * np.array([np.sin(angle), np.cos(angle)])
-    straight = rng.uniform(0, room, 2) + np.arange(len(frames))[:, None] * step
-    corners = np.round(room - np.abs(straight % (2 * room) - room)).astype(int)
-    for frame, (top, left) in zip(frames, corners, strict=True):
-        window = frame[top : top + _DIGIT_SIDE, left : left + _DIGIT_SIDE]
-        np.maximum(window, digit, out=window)
-
-
-def load_digits(split: str) -> UInt8[np.ndarray, "N h w"]:
-    """Return scikit-learn's digits of a split, 20 x 20, enlarged bilinearly."""
-    if sklearn_digits is None:
-        raise ValueError("moving-digits needs scikit-learn; pip install scikit-learn")
-    part = slice(0, _DIGITS_SPLIT) if split == "train" else slice(_DIGITS_SPLIT, None)
-    values = np.asarray(sklearn_digits(return_X_y=True)[0])[part]
-    pictures = rearrange(values, "N (h w) -> N h w", h=8)
-    places = np.clip((np.arange(_DIGIT_SIDE) + 0.5) * 8 / _DIGIT_SIDE - 0.5, 0, 7)
-    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(8)))
-    large = np.einsum("ai,nij,bj->nab", weights, pictures, weights)
-    return np.round(large * 255 / 16).astype(np.uint8)
 
 
 def _gray(frames: UInt8[np.ndarray, "T H W"]) -> UInt8[np.ndarray, "T H W 3"]:
@@ -204,8 +170,8 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.kind == "moving-mnist":
         episodes, count = moving_mnist(args.src)
     else:
-        seed = 0 if args.split == "train" else 1
-        episodes, count = moving_digits(load_digits(args.split), args.count, 20, seed)
+        split: Split = "train" if args.split == "train" else "val"
+        episodes, count = moving_digits(args.count, 20, split)
     kind = f"{args.kind} {args.camera} {args.split}"
     manifest = write_episodes(args.out, episodes, count, fps=fps, kind=kind)
     return print(f"{count} clips in {len(manifest.records)} shards")

@@ -29,7 +29,8 @@ def page(source: ShardFolder) -> str:
     rows = [scores[names[index]] for index in known]
     same = duplicates([str(row["hash"]) for row in rows])
     rows = [row | {"duplicate": int(again)} for row, again in zip(rows, same, strict=True)]
-    numbers = [k for row in rows[:1] for k, value in row.items() if isinstance(value, int | float)]
+    names = [name for row in rows[:1] for name in row]
+    numbers = [k for k in names if all(isinstance(row.get(k), int | float) for row in rows)]
     sections = [_section(source, name, known, rows) for name in numbers]
     return (
         f"<!doctype html><meta charset=utf-8><title>clips</title><style>{_STYLE}</style>"

@@ -19,12 +19,16 @@ from data.video import VideoWriter
 
 
 class Episode(NamedTuple):
-    """One clip; row k of `actions` is the action that leads to frame k, row 0 is zero."""
+    """One clip; row k of `actions` is the action that leads to frame k, row 0 is zero.
+
+    So is row k of `rewards`; they are stored as `rewards.npy`.
+    """
 
     name: str
     frames: UInt8[np.ndarray, "T H W 3"]
     actions: Float32[np.ndarray, "T A"] | None = None
     captions: tuple[str, ...] = ()
+    rewards: Float32[np.ndarray, " T"] | None = None
 
 
 def delayed(actions: Float32[np.ndarray, "T A"]) -> Float32[np.ndarray, "T A"]:
@@ -82,13 +86,23 @@ def _samples(
         digest = hashlib.sha256(episode.frames.tobytes()).hexdigest()
         meta |= {"source": episode.name, "source_frame": 0, "source_sha256": digest}
         files = {"mp4": path.read_bytes(), "json": json.dumps(meta, sort_keys=True).encode()}
-        if episode.actions is not None:
-            if len(episode.actions) != len(episode.frames):
-                raise ValueError(
-                    f"{episode.name} has {len(episode.frames)} frames and "
-                    f"{len(episode.actions)} actions; give one row a frame"
-                )
-            stream = BytesIO()
-            np.save(stream, episode.actions, allow_pickle=False)
-            files["actions.npy"] = stream.getvalue()
+        files |= _arrays(episode)
         yield f"{number:08d}-00000", files
+
+
+def _arrays(episode: Episode) -> dict[str, bytes]:
+    """Return what goes with the frames, a row a frame, as .npy."""
+    files = {}
+    for name in ("actions", "rewards"):
+        rows = getattr(episode, name)
+        if rows is None:
+            continue
+        if len(rows) != len(episode.frames):
+            raise ValueError(
+                f"{episode.name} has {len(episode.frames)} frames and {len(rows)} {name}; give one "
+                "row a frame"
+            )
+        stream = BytesIO()
+        np.save(stream, rows, allow_pickle=False)
+        files[f"{name}.npy"] = stream.getvalue()
+    return files

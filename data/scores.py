@@ -1,5 +1,6 @@
 """What can be measured about a clip without any model: cuts, motion, light, sharpness, sameness."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,17 @@ class Scores(NamedTuple):
     hash: str
 
 
+class Basics:
+    """What data.curate measures of every clip."""
+
+    names = Scores._fields
+
+    def __call__(
+        self, clip: UInt8[Tensor, "T H W 3"], captions: Sequence[str]
+    ) -> dict[str, int | float | str]:
+        return score(clip)._asdict()
+
+
 def score(clip: UInt8[Tensor, "T H W 3"]) -> Scores:
     """Measure a clip, at 64 x 64 pixels."""
     frames = resize_and_crop(clip, _SIDE).numpy()
@@ -51,36 +63,52 @@ def score(clip: UInt8[Tensor, "T H W 3"]) -> Scores:
 def shot_cuts(clip: UInt8[Tensor, "T H W 3"]) -> list[int]:
     """Return the first frame of every shot but the first.
 
-    A cut is a change of the histogram of luma and chroma that is large, far larger than the usual
-    change around it and larger than the one before and after; a pan, a flicker or a dissolve is
-    one of many alike. The last step of a fade to black may still be taken for a cut.
+    A cut changes the histogram of luma and chroma by much, by far more than the usual change around
+    it, and more than the frames before and after do; a pan, a flicker or a dissolve is one change
+    of many alike. At the end of a fade all levels fall together into one bin, so that its last step
+    is large in the histogram alone; beside a flat frame, how far levels move has to stand out too.
     """
-    changes = _histogram_changes(clip.numpy())
+    channels = _channels(clip.numpy())
+    changes, moves = _histogram_changes(channels), _level_moves(channels)
+    flat = channels[0].std(axis=1) < 256 / _BINS
     cuts = []
     for k, change in enumerate(changes):
         around = np.concatenate(
             [changes[max(0, k - _AROUND) : k], changes[k + 1 : k + 1 + _AROUND]]
         )
         usual = float(np.median(around)) if len(around) else 0.0
-        beside = max([*changes[max(0, k - 1) : k], *changes[k + 1 : k + 2]], default=0.0)
-        if change > max(_LEAST, _RATIO * usual, _NEXT_RATIO * beside):
+        far = change > max(_LEAST, _RATIO * usual)
+        told = [changes, moves] if flat[k : k + 2].any() else [changes]
+        if far and all(_stands_out(values, k) for values in told):
             cuts.append(k + 1)
     return cuts
 
 
-def _histogram_changes(frames: UInt8[np.ndarray, "T H W 3"]) -> Float[np.ndarray, " T_minus_1"]:
-    """Share of pixels that change their bin from frame to frame, mean of the three channels."""
+def _stands_out(values: Float[np.ndarray, " N"], k: int) -> bool:
+    """Say whether a value is larger than those beside it by the ratio of a cut."""
+    beside = max([*values[max(0, k - 1) : k], *values[k + 1 : k + 2]], default=0.0)
+    return bool(values[k] > _NEXT_RATIO * beside)
+
+
+def _channels(frames: UInt8[np.ndarray, "T H W 3"]) -> Float[np.ndarray, "3 T P"]:
+    """Luma and the two chroma differences of every pixel, 0 to 255."""
     luma = _luma(frames)
-    channels = (luma, (frames[..., 2] - luma) * 0.564 + 128, (frames[..., 0] - luma) * 0.713 + 128)
-    total = np.zeros(len(frames) - 1)
-    for values in channels:
-        bins = (
-            np.clip(values * (_BINS / 256), 0, _BINS - 1).astype(np.int64).reshape(len(frames), -1)
-        )
-        counts = np.stack([np.bincount(row, minlength=_BINS) for row in bins]) / bins.shape[1]
-        soft = np.stack([np.convolve(row, _SOFTEN, "same") for row in counts])
-        total += np.abs(np.diff(soft, axis=0)).sum(1) / 2
-    return total / len(channels)
+    blue, red = (frames[..., 2] - luma) * 0.564 + 128, (frames[..., 0] - luma) * 0.713 + 128
+    return np.stack([luma, blue, red]).reshape(3, len(frames), -1)
+
+
+def _histogram_changes(channels: Float[np.ndarray, "3 T P"]) -> Float[np.ndarray, " T_minus_1"]:
+    """Share of pixels that change their bin from frame to frame, mean of the three channels."""
+    bins = np.clip(channels * (_BINS / 256), 0, _BINS - 1).astype(np.int64)
+    counts = np.array([[np.bincount(row, minlength=_BINS) for row in one] for one in bins])
+    shares = counts / bins.shape[-1]
+    soft = np.array([[np.convolve(row, _SOFTEN, "same") for row in one] for one in shares])
+    return np.abs(np.diff(soft, axis=1)).sum(-1).mean(0) / 2
+
+
+def _level_moves(channels: Float[np.ndarray, "3 T P"]) -> Float[np.ndarray, " T_minus_1"]:
+    """How far levels move from frame to frame, wherever in the picture (Wasserstein distance)."""
+    return np.abs(np.diff(np.sort(channels, axis=-1), axis=1)).mean((0, 2))
 
 
 def _luma(frames: UInt8[np.ndarray, "T H W 3"]) -> Float[np.ndarray, "T H W"]:

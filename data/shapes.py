@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
+from data import backgrounds
+from data.backgrounds import Difficulty
 from data.source import ClipSource, Place, Sample
 
 Split = Literal["train", "val", "held_out"]
-Difficulty = Literal["plain", "graded", "textured"]
 
 COLORS = {
     "red": (226, 44, 44),
@@ -30,12 +31,7 @@ COLORS = {
 SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # y points down
 
-# Both lists stay far below every object color, so that brightness alone separates the two.
-DARK_COLORS = ((22, 22, 26), (14, 24, 50), (12, 38, 26), (46, 24, 18), (38, 18, 46), (12, 38, 44))
-DIM_COLORS = ((64, 64, 70), (36, 52, 84), (32, 74, 56), (84, 56, 40), (72, 44, 82), (40, 72, 78))
-
 STEADY_FRAMES = 6  # no wall is met before, so that the starting direction can be seen
-_TEXTURE_CELLS = 6
 
 # A square and an equilateral triangle of the area of a circle of diameter 1.
 _SQUARE_SIDE = math.sqrt(math.pi) / 2
@@ -135,7 +131,7 @@ def render(scene: Scene, num_frames: int, size: int = 64) -> Rendered:
     if num_frames < 1:
         raise ValueError(f"num_frames is {num_frames}, but a clip has a frame; use 1 or more")
     centers = _trajectory(scene, num_frames, size)
-    background = _background(scene.difficulty, scene.background_seed, size)
+    background = backgrounds.background(scene.difficulty, scene.background_seed, size)
     frames = np.repeat(background[None], num_frames, axis=0)
     mask = np.zeros((num_frames, size, size), dtype=bool)
 
@@ -247,10 +243,14 @@ class Shapes(ClipSource):
         return Place(f"{self.split}-{index}", 0, stride)
 
     def read(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Sample:
-        """Render a clip; `offset` is ignored, for the caption speaks of the first frames."""
+        """Render a clip; `offset` is ignored, for the caption speaks of the first frames.
+
+        The action that leads to a frame is the object's step (x, y) in pixels.
+        """
         scene, length = self.scene(index), 1 + stride * (num_frames - 1)
-        frames = render(scene, length, self.size).frames[::stride].contiguous()
-        return Sample(frames, scene.combination.caption, self.place(index, num_frames, 0.0, stride))
+        made, place = render(scene, length, self.size), self.place(index, num_frames, 0.0, stride)
+        steps = made.centers[::stride].diff(dim=0, prepend=made.centers[:1])
+        return Sample(made.frames[::stride].contiguous(), scene.combination.caption, place, steps)
 
 
 def _walls(shape: str, diameter: float, size: int) -> np.ndarray:
@@ -271,30 +271,3 @@ def _trajectory(scene: Scene, num_frames: int, size: int) -> np.ndarray:
     straight = np.array(scene.start) + np.arange(num_frames)[:, None] * step
     span = high - low
     return low + span - np.abs((straight - low) % (2 * span) - span)
-
-
-def _background(difficulty: Difficulty, seed: int, size: int) -> np.ndarray:
-    """A dark picture, uint8 H x W x 3."""
-    rng = np.random.default_rng(seed)
-    dark = np.array(DARK_COLORS[rng.integers(len(DARK_COLORS))])
-    if difficulty == "plain":
-        return np.full((size, size, 3), dark, dtype=np.uint8)
-    dim = np.array(DIM_COLORS[rng.integers(len(DIM_COLORS))])
-    mix = _gradient(rng, size) if difficulty == "graded" else _texture(rng, size)
-    return (dark + mix[..., None] * (dim - dark) + 0.5).astype(np.uint8)
-
-
-def _gradient(rng: np.random.Generator, size: int) -> np.ndarray:
-    angle = rng.uniform(0, 2 * math.pi)
-    line = np.linspace(-0.5, 0.5, size)
-    ramp = math.cos(angle) * line + math.sin(angle) * line[:, None]
-    return (ramp - ramp.min()) / (ramp.max() - ramp.min())
-
-
-def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Noise on a coarse lattice, joined smoothly."""
-    lattice = rng.uniform(0, 1, (_TEXTURE_CELLS + 1, _TEXTURE_CELLS + 1))
-    position = np.linspace(0, _TEXTURE_CELLS, size)
-    near = np.clip(1 - np.abs(position[:, None] - np.arange(_TEXTURE_CELLS + 1)), 0, 1)
-    weights = near * near * (3 - 2 * near)
-    return weights @ lattice @ weights.T

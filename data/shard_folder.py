@@ -43,6 +43,8 @@ class ShardFolder(ClipSource):
         verify: Hash every shard before the first clip is read.
         keep: Condition on the scores that `data.curate` wrote, such as "motion > 1 and
             duplicate == 0"; `duplicate` says that an earlier clip looks the same.
+        caption: Name of what a captioner wrote by `data.curate`, to be read instead of the captions
+            that came with the videos.
     """
 
     def __init__(
@@ -54,11 +56,14 @@ class ShardFolder(ClipSource):
         seed: int = 0,
         verify: bool = False,
         keep: str = "",
+        caption: str = "",
     ) -> None:
         self.path, self.split, self.size = str(path), split, size
         self.reader = ShardReader(self.path, FORMAT, verify)
         kept = self._kept(Keep(keep)) if keep else self.reader.samples
         clips = [_clip(stored) for stored in kept]
+        if caption:
+            clips = self._recaptioned(clips, caption)
         long = [clip for clip in clips if clip.num_frames >= min_frames]
         self.too_short = len(clips) - len(long)
         if not long:
@@ -133,6 +138,17 @@ class ShardFolder(ClipSource):
             if keep(numbers):
                 kept.append(sample)
         return kept
+
+    def _recaptioned(self, clips: list[_Clip], name: str) -> list[_Clip]:
+        scores = self.reader.scores()
+        rows = [scores[str(clip.stored)] for clip in clips]
+        if lacking := [row for row in rows if not {name, "error"} & row.keys()]:
+            raise ShardError(
+                f"{self.path} has clips without {name!r}, but with "
+                f"{', '.join(sorted(lacking[0]))}; run data.curate with the captioner"
+            )
+        said = [(str(row.get(name, "")),) for row in rows]
+        return [clip._replace(captions=c) for clip, c in zip(clips, said, strict=True)]
 
     def _actions(self, clip: _Clip, place: Place, num_frames: int) -> Float32[Tensor, "T A"] | None:
         if "actions.npy" not in clip.stored.entry.files:

@@ -3,6 +3,7 @@
 CLIP: Radford et al. 2021, arXiv 2103.00020. CLIPSIM: GODIVA, Wu et al. 2021, arXiv 2104.14806.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -69,6 +70,29 @@ def text_similarity(
 ) -> Float64[Tensor, "B T"]:
     """Return 100 times the cosine between each frame and the caption of its clip."""
     return 100 * torch.einsum("btd,bd->bt", frames.double(), texts.double())
+
+
+class Alignment:
+    """How well clips fit their captions, as a scorer of data.curate.
+
+    The mean over the first, the middle and the last frame; of several captions the best; 0 without.
+
+    Args:
+        folder: Local folder of a CLIP model.
+    """
+
+    names = ("alignment",)
+
+    def __init__(self, folder: str) -> None:
+        self.clip = CLIPFeatures(folder)
+
+    def __call__(self, clip: UInt8[Tensor, "T H W 3"], captions: Sequence[str]) -> dict[str, float]:
+        said = [caption for caption in captions if caption.strip()]
+        if not said:
+            return {"alignment": 0.0}
+        frames = self.clip.frames(clip[None, [0, len(clip) // 2, -1]])
+        many = frames.expand(len(said), -1, -1)
+        return {"alignment": text_similarity(many, self.clip.texts(said)).mean(1).max().item()}
 
 
 class TextSimilarity(Metric):

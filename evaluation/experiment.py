@@ -13,13 +13,18 @@ from evaluation import result
 from evaluation.baselines import BASELINES, Neighbours
 from evaluation.extractors import I3DFeatures, ScriptedFeatures, file_hash
 from evaluation.frechet import RandomFeatures3D
+from evaluation.likelihood import PSEUDO_GROUPS
 from evaluation.measures import Measures, TextEncoder, TokenFacts
 from evaluation.perception import PerceptualDistance
 from evaluation.protocols import Protocol
-from evaluation.reference import Reference
+from evaluation.real_videos import Opened, drawn
+from evaluation.reference import FirstClips, Reference
 from evaluation.run import REAL, Extractors, Run
-from evaluation.summary import Summary
+from evaluation.summary import MAX_KERNEL_CLIPS, Summary
 from evaluation.systems import BaselineSystem, FileSystem, Model, ModelSystem, System
+
+TRAINING_CLIPS = 1000
+"""Of a built-in data set, among which neighbours are sought where no training data are given."""
 
 
 @dataclass
@@ -34,7 +39,7 @@ class Files:
         classifier: C3D for the video Inception score, as TorchScript.
         lpips: A perceptual distance, as TorchScript.
         text_encoder: CLIP.
-        train_data: What the model was trained on.
+        train_data: What the model was trained on, to be searched for copies and by a baseline.
     """
 
     i3d: Path | None = None
@@ -56,7 +61,7 @@ class Options:
         batch_size: Units at a time.
         seed: Of samples, windows and bootstrap.
         num_replicates: Draws of the bootstrap.
-        sampling: What `generate` is told beside: temperature, top_k, top_p, guidance_scale.
+        sampling: What `generate` is told beside, such as temperature.
         rank: This process.
         world_size: How many processes share the units.
     """
@@ -100,9 +105,9 @@ def evaluate(
     size = protocol.size or (model.size if model is not None else 64)
     reference = Reference(protocol, data, size, options.num_clips, options.seed)
     extractors = _extractors(files, protocol)
-    systems = _systems(protocol, model, clips, reference, options)
+    neighbours = _neighbours(files.train_data, data, protocol, size)
+    systems = _systems(protocol, model, clips, reference, options, neighbours)
     measures = _measures(files, protocol, model)
-    neighbours = _neighbours(files.train_data, protocol, size)
     notes = _rank_notes(protocol, len(reference), extractors.video)
     rank = {"rank": options.rank, "world_size": options.world_size}
     parts = protocol, reference, systems, measures, extractors, neighbours
@@ -120,13 +125,14 @@ def evaluate(
         codebook_size=codebook_size,
     )
     told = {name: s.condition for name, s in systems.items() if isinstance(s, ModelSystem)}
+    facts = {"told": told, "videos": reference.kind, "pseudo_groups": PSEUDO_GROUPS}
     stamp = result.stamp(
         protocol,
         counts=_counts(protocol, len(reference), options.num_replicates, size),
-        hashes=_hashes(files, extractors, model, clips, rows[REAL, "digest"]),
+        hashes=_hashes(files, extractors, model, clips, rows[REAL, "digest"], neighbours),
         seeds=dict.fromkeys(("sampling", "windows", "bootstrap"), options.seed),
         deviations=_deviations(protocol, len(reference), model, size),
-        options={"sampling": options.sampling, "told": told, "notes": notes},
+        options={"sampling": options.sampling, "notes": notes, **facts},
     )
     return Found(stamp | {"systems": {s: summary.system(s) for s in [*systems, REAL]}}, rows)
 
@@ -152,6 +158,7 @@ def _systems(
     clips: Path | None,
     reference: Reference,
     options: Options,
+    neighbours: Neighbours | None,
 ) -> dict[str, System]:
     systems: dict[str, System] = {}
     if model is not None:
@@ -159,7 +166,8 @@ def _systems(
     elif clips is not None:
         systems["model"] = FileSystem(clips, protocol, len(reference))
     if protocol.task == "predict":
-        systems |= {name: BaselineSystem(answer, protocol) for name, answer in BASELINES.items()}
+        answers = BASELINES | ({"nearest_train": neighbours.go_on} if neighbours else {})
+        systems |= {name: BaselineSystem(answer, protocol) for name, answer in answers.items()}
     if not systems:
         raise ValueError(f"{protocol.name} has no baseline; give a model or a .npy of clips")
     return systems
@@ -182,12 +190,17 @@ def _measures(files: Files, protocol: Protocol, model: Model | None) -> Measures
     )
 
 
-def _neighbours(train_data: Path | None, protocol: Protocol, size: int) -> Neighbours | None:
-    if train_data is None:
-        return None
-    every = replace(protocol, num_clips=None, draw="each", windows=1, built_in="")
-    training = Reference(every, train_data, size, None, 0)
-    return Neighbours(torch.stack([training.read(i).real[0] for i in range(len(training))]))
+def _neighbours(
+    train_data: Path | None, data: Path | None, protocol: Protocol, size: int
+) -> Neighbours | None:
+    """Read what the model was trained on; a built-in data set is known to have been."""
+    every = replace(protocol, num_clips=None, draw="each", windows=1)
+    if train_data is not None:
+        return Neighbours(FirstClips(Reference(every, train_data, size, None, 0)))
+    if data is None and protocol.built_in:
+        videos = drawn(every, TRAINING_CLIPS, "train", size)
+        return Neighbours(FirstClips(Reference(every, Opened("drawn", videos), size, None, 0)))
+    return None
 
 
 def _rank_notes(protocol: Protocol, num_units: int, extractor: nn.Module) -> list[str]:
@@ -210,6 +223,7 @@ def _counts(protocol: Protocol, units: int, replicates: int, size: int) -> dict[
         "samples": units * protocol.samples,
         "replicates": replicates,
         "size": size,
+        "kernel_clips": MAX_KERNEL_CLIPS,
     }
 
 
@@ -223,7 +237,12 @@ def _deviations(protocol: Protocol, num_units: int, model: Model | None, size: i
 
 
 def _hashes(
-    files: Files, extractors: Extractors, model: Model | None, clips: Path | None, digest: Tensor
+    files: Files,
+    extractors: Extractors,
+    model: Model | None,
+    clips: Path | None,
+    digest: Tensor,
+    neighbours: Neighbours | None,
 ) -> dict[str, str]:
     """Name everything that a number depends on."""
     found = {"data": result.content_hash(digest)}
@@ -236,6 +255,8 @@ def _hashes(
             found[name] = getattr(network, "sha256", network.extractor_id)
     if files.lpips is not None:
         found["lpips"] = file_hash(files.lpips)
+    if neighbours is not None:
+        found["train_data"] = neighbours.sha256
     if files.text_encoder is not None:
         found["text"] = files.text_encoder.extractor_id
     return found

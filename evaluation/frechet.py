@@ -98,6 +98,21 @@ class RandomFeatures3D(nn.Module):
         return torch.cat([states.mean(-1), states.std(-1, correction=0)], dim=1)
 
 
+def described(extractor: nn.Module, clip: UInt8[Tensor, "B T H W 3"]) -> Float64[Tensor, "B D"]:
+    """Return the features of clips.
+
+    Raises:
+        ValueError: Some are not finite: one such clip would spoil the distance of all.
+    """
+    features = extractor(clip).double()
+    if bad := (~torch.isfinite(features).all(1)).nonzero().flatten().tolist():
+        raise ValueError(
+            f"{extractor.extractor_id} gives features that are not finite for clips {bad} of a "
+            "batch; look at these clips, and at the precision the extractor runs in"
+        )
+    return features
+
+
 class FrechetVideoDistance(Metric):
     """Frechet distance of a set of clips to real ones, under any feature extractor.
 
@@ -143,7 +158,7 @@ class FrechetVideoDistance(Metric):
     @torch.no_grad()
     def update(self, clip: UInt8[Tensor, "B T H W 3"], real: bool) -> None:
         """Add clips to the real or to the generated set."""
-        features = self.extractor(clip).double()
+        features = described(self.extractor, clip)
         if real:
             self.real_sum += features.sum(0)
             self.real_outer += features.mT @ features

@@ -8,6 +8,8 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from evaluation.frechet import described
+
 
 def polynomial_kernel(
     x: Float64[Tensor, "N D"], y: Float64[Tensor, "M D"]
@@ -68,7 +70,7 @@ class KernelVideoDistance(Metric):
     @torch.no_grad()
     def update(self, clip: UInt8[Tensor, "B T H W 3"], real: bool) -> None:
         """Add clips to the real or to the generated set."""
-        (self.real if real else self.fake).append(self.extractor(clip).double())
+        (self.real if real else self.fake).append(described(self.extractor, clip))
 
     def compute(self) -> Float64[Tensor, ""]:
         real, fake = (

@@ -17,7 +17,10 @@ from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
 from data.video import to_model_range
-from evaluation.protocols import last_length
+from evaluation.lengths import last_length
+
+PSEUDO_GROUPS = 13
+"""Calls of a masked prior a clip. Prime, so that no row or column of a grid is masked whole."""
 
 
 class Surprise(NamedTuple):
@@ -47,11 +50,12 @@ def bits_of(
 ) -> Float64[Tensor, "B t"]:
     """Return the bits of each latent frame, given those before it; T = 1 + s (t - 1)."""
     tokens: Int[Tensor, "B t h w"] = model.tokenizer.encode(to_model_range(clips))
-    pieces: list[list[int]] = [[] for _ in clips]
-    if model.text is not None and captions is not None:
-        pieces = [model.text.encode(caption) for caption in captions]
-    score = model.prior.score if kind(model.prior) == "bits" else model.prior.pseudo_log_likelihood
-    nats: Float[Tensor, "B N"] = score(tokens, pieces)
+    condition = model.condition(captions if model.text is not None else None, len(clips))
+    if kind(model.prior) == "bits":
+        nats: Float[Tensor, "B N"] = model.prior.score(tokens, condition)
+    else:
+        groups = min(PSEUDO_GROUPS, tokens[0].numel())
+        nats = model.prior.pseudo_log_likelihood(tokens, condition, groups)
     return -reduce(nats.double(), "B (t n) -> B t", "sum", t=tokens.shape[1]) / math.log(2)
 
 

@@ -1,17 +1,16 @@
 """All figures of a model folder: what its tokens keep, what its prior knows, what it generates."""
 
-import math
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
 
 from data.folder import VideoFolder
 from data.shapes import ALL_COMBINATIONS, HELD_OUT, Combination, Shapes, render
 from data.video import to_model_range, to_uint8
-from evaluation import continuation, prompts
+from evaluation import continuation, likelihood, prompts
 from evaluation.contact_sheet import Row
 from evaluation.reconstruction import reconstruction_figures
 
@@ -24,6 +23,7 @@ class Model(Protocol):
     """What is measured: `pipeline.VideoPipeline`."""
 
     tokenizer: Any
+    prior: Any
     text: Any
     size: int
     fps: float
@@ -35,10 +35,6 @@ class Model(Protocol):
         seed: int | list[int] = 0,
         context: UInt8[Tensor, "B T H W 3"] | None = None,
     ) -> UInt8[Tensor, "B T2 H2 W2 3"]: ...
-
-    def score(
-        self, videos: UInt8[Tensor, "B T H W 3"], prompts: list[str] | None = None
-    ) -> Float[Tensor, "B"]: ...
 
 
 class Measured(NamedTuple):
@@ -94,14 +90,14 @@ def _measure(
     figures = _named(
         "tokenizer", reconstruction_figures(reconstructed, truth, tokens, size, objects)
     )
-    nats, continued = 0.0, []
+    bits, continued = 0.0, []
     for start in range(0, len(truth), BATCH_SIZE):
         clips = truth[start : start + BATCH_SIZE]
         texts = captions[start : start + BATCH_SIZE] if model.text is not None else None
-        nats += model.score(clips, texts).sum().item()
+        bits += likelihood.bits_of(model, clips, texts).sum().item()
         context = clips[:, :CONTEXT_FRAMES]
         continued.append(model.generate(texts, NUM_FRAMES, start, context))
-    figures["prior.bits_per_token"] = -nats / math.log(2) / tokens.numel()
+    figures[f"prior.{likelihood.kind(model.prior)}_per_token"] = bits / tokens.numel()
     clips = torch.cat(continued)
     figures |= _named(
         "continuation", continuation.continuation_figures(clips, truth, CONTEXT_FRAMES)

@@ -6,6 +6,7 @@ stands in the names, for numbers of another flow are other numbers.
 """
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -91,7 +92,17 @@ def warping(clip: UInt8[Tensor, "T H W 3"], flow: Int[Tensor, "S H W 2"]) -> War
 
 
 def _neighbourhood(difference: Float[Tensor, "T H W"]) -> Float[Tensor, "T H W"]:
-    return F.avg_pool2d(difference, _WINDOW, 1, _WINDOW // 2, count_include_pad=False)
+    """Average over each pixel's window, as far as it lies in the picture; a mean each way."""
+    rows, columns = (_means(length).to(difference) for length in difference.shape[1:])
+    return rows @ difference @ columns.mT
+
+
+@cache
+def _means(length: int) -> Float[Tensor, "L L"]:
+    """Weights of the mean over a window around each place."""
+    places = torch.arange(length)
+    near = (places[:, None] - places).abs() <= _WINDOW // 2
+    return near / near.sum(1, keepdim=True)
 
 
 def _look_up(pictures: Tensor, flow: Int[Tensor, "S H W 2"]) -> Tensor:

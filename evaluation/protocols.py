@@ -13,13 +13,7 @@ from typing import Any, Literal
 from evaluation.extractors import Resize
 from evaluation.frechet import Covariance
 
-LENGTH_RULE = (
-    "A tokenizer of temporal stride s takes 1 + s k frames. Of the context it sees the last "
-    "1 + s k frames; what is asked for is the next length 1 + s k that holds all predicted frames, "
-    "cut to them; the true context stands in front of the predicted frames. A clip to be "
-    "reconstructed is lengthened to 1 + s k by its last frame, and cut. Likelihood is that of the "
-    "first 1 + s k frames."
-)
+Layout = Literal["", "bair", "davis", "kinetics600", "kth", "moving-mnist", "ucf101-train"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +45,7 @@ class Protocol:
         covariance: Divide by N - 1 ("unbiased") or N ("population").
         source: Whose numbers it can stand beside.
         built_in: A data set that is drawn, and needs no folder.
+        layout: The files of which benchmark are known as they were given out (`real_videos`).
     """
 
     name: str
@@ -73,6 +68,7 @@ class Protocol:
     covariance: Covariance = "population"
     source: str = ""
     built_in: Literal["", "shapes", "digits"] = ""
+    layout: Layout = ""
 
     def __post_init__(self) -> None:
         if (self.task == "predict") != (0 < self.context_frames < self.num_frames):
@@ -104,6 +100,7 @@ _BAIR = Protocol(
     resize="stretch",
     covariance="unbiased",
     source="FitVid, MAGVIT, iVideoGPT: 25,600 samples against 256 clips in one FVD",
+    layout="bair",
 )
 _KINETICS = Protocol(
     "kinetics600",
@@ -117,6 +114,7 @@ _KINETICS = Protocol(
     start="random",
     covariance="unbiased",
     source="LARP: 50,000 samples, FVD over all 16 frames",
+    layout="kinetics600",
 )
 _UCF = Protocol(
     "ucf101",
@@ -130,6 +128,7 @@ _UCF = Protocol(
     condition="class",
     covariance="unbiased",
     source="MAGVIT, LARP: 10,000 samples, train",
+    layout="ucf101-train",
 )
 _KTH = Protocol(
     "kth",
@@ -144,6 +143,7 @@ _KTH = Protocol(
     samples=10,
     grey=True,
     source="MCVD: 10 -> 30, 10 samples a context",
+    layout="kth",
 )
 _MNIST = Protocol(
     "moving-mnist",
@@ -155,6 +155,7 @@ _MNIST = Protocol(
     num_clips=10_000,
     grey=True,
     source="OpenSTL: 10 -> 10, MSE and MAE summed over pixels",
+    layout="moving-mnist",
 )
 _RECONSTRUCTION = Protocol(
     "reconstruction",
@@ -163,6 +164,15 @@ _RECONSTRUCTION = Protocol(
     num_frames=17,
     size=None,
     source="",
+)
+_ROLLOUTS = Protocol(
+    "rollouts",
+    "predict",
+    "roll-outs of a robot or a game with their actions, as data.record writes them",
+    num_frames=17,
+    size=None,
+    context_frames=5,
+    condition="actions",
 )
 _SHAPES = Protocol(
     "captioned-shapes",
@@ -216,6 +226,7 @@ PROTOCOLS = {
             draw="sample",
             covariance="population",
             source="StyleGAN-V, DIGAN, Latte: 2,048 samples, train and test",
+            layout="",
         ),
         _MNIST,
         replace(
@@ -237,6 +248,7 @@ PROTOCOLS = {
             size=128,
             covariance="unbiased",
             source="LARP, MAGVIT: rFVD on train",
+            layout="ucf101-train",
         ),
         replace(
             _RECONSTRUCTION,
@@ -249,9 +261,11 @@ PROTOCOLS = {
         replace(
             _RECONSTRUCTION,
             name="reconstruction-davis",
-            data="DAVIS 2017, a video a sequence",
+            data="DAVIS 2017, all sequences at 480p",
             size=256,
+            layout="davis",
         ),
+        _ROLLOUTS,
         _SHAPES,
         replace(
             _SHAPES,
@@ -276,13 +290,3 @@ def find(name: str) -> Protocol:
     if name not in PROTOCOLS:
         raise ValueError(f"{name!r} is no protocol; known are {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-def next_length(num_frames: int, stride: int) -> int:
-    """Return the smallest 1 + s k that is not below a number of frames."""
-    return 1 + -(-(num_frames - 1) // stride) * stride
-
-
-def last_length(num_frames: int, stride: int) -> int:
-    """Return the largest 1 + s k that is not above a number of frames."""
-    return 1 + (num_frames - 1) // stride * stride

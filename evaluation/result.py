@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from evaluation.protocols import LENGTH_RULE, Protocol
+from evaluation.lengths import LENGTH_RULE
+from evaluation.protocols import Protocol
 
 _PACKAGES = ("torch", "torchmetrics", "numpy", "av", "einops", "vector-quantize-pytorch")
 

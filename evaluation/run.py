@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from evaluation import likelihood
@@ -88,7 +88,7 @@ class Run:
         first, captions = windows[:, 0], [unit.caption for unit in units]
         rows = self.measures.read_alone(first, captions)
         flat = rearrange(windows, "B W T H W2 C -> (B W) T H W2 C")
-        features = self.extractors.video(flat)
+        features = self._features(flat)
         rows["video"] = rearrange(features, "(B W) D -> B (W D)", B=len(units))
         rows |= self._described(first)
         rows.pop("classes", None)
@@ -106,7 +106,7 @@ class Run:
         for sample in range(self.protocol.samples if draws else 1):
             clips = system(units, numbers.tolist(), sample)
             rows = self.measures.read(clips, target, captions)
-            rows["video"] = self.extractors.video(clips)
+            rows["video"] = self._features(clips)
             samples.append(rows | self._described(clips))
             if sample == 0:
                 self._keep(name, numbers, clips)
@@ -114,6 +114,10 @@ class Run:
         if isinstance(system, ModelSystem):
             joined |= self._tokens(system, target, captions)
         self._fill(name, numbers, joined)
+
+    def _features(self, clips: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B D"]:
+        """Describe clips one at a time: kernels round otherwise in another batch."""
+        return torch.cat([self.extractors.video(clip) for clip in clips.split(1)])
 
     def _described(self, clips: UInt8[Tensor, "B T H W 3"]) -> dict[str, Tensor]:
         """Read what depends on files that were given."""

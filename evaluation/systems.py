@@ -1,10 +1,9 @@
 """What is measured: a model, clips that some model made, or an answer that needs no model.
 
 Each turns the units of a batch into clips of the protocol's length, by the stated rule of lengths
-(`protocols.LENGTH_RULE`).
+(`lengths.LENGTH_RULE`).
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
-from evaluation import protocols
+from evaluation import lengths, protocols
 from evaluation.reference import Unit
 
 Clips = UInt8[Tensor, "B T H W 3"]
@@ -32,6 +31,9 @@ class Model(Protocol):
     size: int
     fps: float
     generate: Callable[..., Any]
+
+    @property
+    def takes_actions(self) -> bool: ...
 
 
 class ModelSystem:
@@ -56,18 +58,19 @@ class ModelSystem:
     ) -> None:
         self.model, self.protocol, self.seed = model, protocol, seed
         self.options = options or {}
+        self.given, self.stride = protocol.context_frames, model.tokenizer.temporal_stride
         if protocol.task != "reconstruct" and model.prior is None:
             raise ValueError(
                 f"{protocol.name} needs a prior, but this folder holds a tokenizer alone; choose a "
                 "reconstruction protocol"
             )
-        self.condition = self._condition(inspect.signature(model.generate).parameters)
+        self.condition = self._condition()
 
-    def _condition(self, known: Any) -> str:
+    def _condition(self) -> str:
         """Return what the model is told of a unit."""
         wanted = self.protocol.condition
         if wanted == "actions":
-            if "actions" not in known:
+            if not self.model.takes_actions:
                 raise ValueError(
                     f"{self.protocol.name} gives actions, but this model takes none; choose "
                     "the protocol without actions"
@@ -83,31 +86,26 @@ class ModelSystem:
         told: dict[str, Any] = dict(self.options)
         if self.condition == "text":
             told["prompts"] = [unit.caption for unit in units]
-        if self.condition == "actions":
-            told["actions"] = _actions(units)
         told["seed"] = [self.seed + number * self.protocol.samples + sample for number in numbers]
-        return self._fit(self._generate(real, told))
+        return self._predict(units, real, told) if self.given else self._fit(self._make(told))
 
-    def _generate(self, real: Clips, told: dict[str, Any]) -> Clips:
-        stride, length = self.model.tokenizer.temporal_stride, self.protocol.num_frames
-        given = self.protocol.context_frames
-        if not given:
-            if "prompts" not in told:  # without prompts the number of clips is that of contexts
-                parts = [
-                    self.model.generate(
-                        num_frames=protocols.next_length(length, stride),
-                        **{**told, "seed": [seed]},
-                    )
-                    for seed in told["seed"]
-                ]
-                return torch.cat(parts)[:, :length]
-            ask = protocols.next_length(length, stride)
+    def _make(self, told: dict[str, Any]) -> Clips:
+        """Generate clips without a context; without prompts, one at a time."""
+        length = self.protocol.num_frames
+        ask = lengths.next_length(length, self.stride)
+        if "prompts" in told:
             return self.model.generate(num_frames=ask, **told)[:, :length]
-        seen = protocols.last_length(given, stride)
-        new = length - given
-        ask = protocols.next_length(seen + new, stride)
-        context = real[:, given - seen : given]
-        clips = self.model.generate(context=context, num_frames=ask, **told)
+        alone = [told | {"seed": [seed]} for seed in told["seed"]]
+        return torch.cat([self.model.generate(num_frames=ask, **one) for one in alone])[:, :length]
+
+    def _predict(self, units: Sequence[Unit], real: Clips, told: dict[str, Any]) -> Clips:
+        """Go on from the last admissible context."""
+        given, new = self.given, self.protocol.num_frames - self.given
+        seen = lengths.last_length(given, self.stride)
+        ask = lengths.next_length(seen + new, self.stride)
+        if self.condition == "actions":
+            told = told | {"actions": _actions(units, given - seen, ask)}
+        clips = self.model.generate(context=real[:, given - seen : given], num_frames=ask, **told)
         clips = self._fit(clips[:, seen : seen + new])
         return torch.cat([real[:, :given], clips], dim=1)
 
@@ -121,11 +119,11 @@ class ModelSystem:
     @torch.no_grad()
     def tokens(self, real: Clips) -> Int[Tensor, "B t h w"]:
         """Encode clips, lengthened by their last frame."""
-        length = protocols.next_length(real.shape[1], self.model.tokenizer.temporal_stride)
+        length = lengths.next_length(real.shape[1], self.stride)
         rest = real[:, -1:].expand(-1, length - real.shape[1], -1, -1, -1)
         return self.model.tokenizer.encode(to_model_range(torch.cat([real, rest], dim=1)))
 
-    def _fit(self, clips: Clips) -> Clips:
+    def _fit(self, clips: Clips) -> UInt8[Tensor, "B T H2 W2 3"]:
         """Bring clips to the size at which they are compared."""
         size = self.protocol.size or self.model.size
         if clips.shape[2:4] == (size, size):
@@ -186,8 +184,13 @@ class BaselineSystem:
 System = ModelSystem | FileSystem | BaselineSystem
 
 
-def _actions(units: Sequence[Unit]) -> Float[Tensor, "B T A"]:
+def _actions(units: Sequence[Unit], first: int, count: int) -> Float[Tensor, "B T A"]:
+    """Return the actions that lead to `count` frames from `first` on; behind the clip, its last."""
     actions = [unit.actions for unit in units if unit.actions is not None]
     if len(actions) < len(units):
-        raise ValueError("a video has no actions; give .npz files with `frames` and `actions`")
-    return torch.stack(actions)
+        raise ValueError(
+            "a video has no actions; give shards that have them, or .npz files with `frames` and "
+            "`actions`"
+        )
+    rows = torch.stack(actions)[:, first : first + count]
+    return torch.cat([rows, rows[:, -1:].expand(-1, count - rows.shape[1], -1)], dim=1)

@@ -7,15 +7,19 @@ from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from layers.linear import linear
+from lm.codes import CodeTable
+from lm.condition import Condition, Inputs
+from lm.decoder import Decoder
 from lm.factors import Choice, DepthHead
-from lm.logits import check_sampling, choose
+from lm.logits import choose
 from lm.loss import cross_entropy
-from lm.packing import Quantization, pack, packed
-from lm.prior import Places, Prior, Texts, dropped, guided
+from lm.packing import Quantization
+from lm.prior import Places, Prior, guided, of_codes
+from lm.sampling import Sampling
 from lm.transformer import Mask, Transformer
 
 PrefixAttention = Literal["causal", "bidirectional"]
@@ -39,6 +43,7 @@ class AutoregressivePrior(Prior):
             arXiv 1910.10683), "causal" only what stands before.
         factors: Sizes of sub-tokens whose product is `codebook_size`: each code is then predicted
             as so many digits, one after another (`DepthHead`). For codebooks above 2^16.
+        inputs: What it can be told beside text: tasks, classes, actions, features.
     """
 
     measure = "bits_per_token"
@@ -55,148 +60,143 @@ class AutoregressivePrior(Prior):
         places: Places = "grid",
         prefix_attention: PrefixAttention = "causal",
         factors: list[int] | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         super().__init__(
-            transformer, codebook_size, grid, text_size, text_window, levels, tied, places, factors
+            transformer,
+            codebook_size,
+            grid,
+            text_size,
+            text_window,
+            levels,
+            tied,
+            places,
+            factors,
+            inputs,
         )
         self.prefix_attention: PrefixAttention = prefix_attention
+        # Predicts text pieces, and the end of a text.
+        self.text_head = None
+        if "caption" in self.inputs.tasks:
+            self.text_head = CodeTable(text_size + 1, transformer.width, transformer.width**-0.5)
 
-    def logits(self, tokens: Int[Tensor, "B t h w"], texts: Texts) -> Float[Tensor, "B N V"]:
-        """Return the logits of each token given the text and the tokens before it."""
-        return linear(self._states(tokens, texts), self.output_table())
+    def logits(
+        self, tokens: Int[Tensor, "B t h w"], condition: Condition
+    ) -> Float[Tensor, "B N V"]:
+        """Return the logits of each token given the condition and the tokens before it."""
+        return linear(self._states(tokens, condition), self.output_table())
 
     def loss(
         self,
         tokens: Int[Tensor, "B t h w"],
-        texts: Texts,
-        drop: Tensor | None = None,
+        condition: Condition,
+        drop: Bool[Tensor, "B"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """Mean cross-entropy of the video tokens in nats; draws nothing."""
-        return self._nats(tokens, dropped(texts, drop)).mean()
+        return self._nats(tokens, condition.dropped(drop)).mean()
 
     @torch.no_grad()
-    def score(self, tokens: Int[Tensor, "B t h w"], texts: Texts) -> Float[Tensor, "B N"]:
+    def score(self, tokens: Int[Tensor, "B t h w"], condition: Condition) -> Float[Tensor, "B N"]:
         """Return the log-likelihood of each token in nats."""
-        return -self._nats(tokens, texts)
+        return -self._nats(tokens, condition)
 
     @torch.no_grad()
     def sample(
         self,
-        texts: Texts,
+        condition: Condition,
         generators: list[torch.Generator],
         *,
+        sampling: Sampling = Sampling(),
         context: Int[Tensor, "B k h w"] | None = None,
         num_latent_frames: int | None = None,
-        guidance_scale: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        steps: int | None = None,
-        quantize: Quantization | None = None,
     ) -> Int[Tensor, "B t h w"]:
         """Draw tokens one after another; sample i depends on `generators[i]` alone."""
-        check_sampling(temperature, top_k, top_p, min_p)
-        if steps is not None:
-            raise ValueError("this prior takes one step a token; leave steps out")
-        t, h, w = self.window(texts, generators, context, num_latent_frames)
-        known = context.flatten(1) if context is not None else self.prefix(texts)[:, :0]
-        todo, digits = t * h * w - known.shape[1], len(self.factors or [0])
+        t, h, w = self.window(condition, generators, context, num_latent_frames)
+        empty = torch.zeros(len(condition), 0, h, w, dtype=torch.long)
+        known = empty.to(self.embedding.weight.device) if context is None else context
+        todo, digits = (t - known.shape[1]) * h * w, len(self.factors or [0])
+        self.check_sampling(sampling, todo)
         uniforms = torch.stack([torch.rand(todo, digits, generator=g) for g in generators])
-        sides = [texts] if guidance_scale == 1.0 else [texts, [[] for _ in texts]]
-
-        def choose_guided(logits: Tensor, uniform: Tensor) -> Tensor:
-            logits = guided(logits.float(), guidance_scale)
-            return choose(logits, uniform, temperature, top_k, top_p, min_p)
-
-        dtype = torch.bfloat16 if quantize else self._sampling_dtype()
+        uniforms = uniforms.to(known.device)
+        both = condition if sampling.guidance_scale == 1.0 else condition.with_bare()
+        dtype = self.sampling_dtype(sampling.quantize)
         with torch.inference_mode(), torch.autocast(known.device.type, enabled=False):
-            decoder = Decoder(self, sides, known, t * h * w, dtype, quantize)
-            uniforms = uniforms.to(known.device)
-            drawn = [decoder.step(uniforms[:, i], choose_guided) for i in range(todo)]
-        flat = torch.cat([known, *(tokens[:, None] for tokens in drawn)], dim=1)
+            decoder, given = self._decoder(known, both, t, dtype, sampling.quantize)
+            drawn = [
+                decoder.step(uniforms[:, i], chosen(sampling), given.get(i)) for i in range(todo)
+            ]
+        flat = torch.cat([known.flatten(1), *(tokens[:, None] for tokens in drawn)], dim=1)
         return rearrange(flat, "b (t h w) -> b t h w", t=t, h=h)
 
-    def _nats(self, tokens: Int[Tensor, "B t h w"], texts: Texts) -> Float[Tensor, "B N"]:
-        """Return -log p of each token, given the text and the tokens before it."""
-        states, codes = self._states(tokens, texts).flatten(0, 1), tokens.flatten()
+    def check_sampling(self, sampling: Sampling, num_unknown: int) -> None:
+        if sampling.steps is not None:
+            raise ValueError("this prior takes one step a token; leave steps out")
+
+    def _decoder(
+        self,
+        known: Int[Tensor, "B k h w"],
+        condition: Condition,
+        t: int,
+        dtype: torch.dtype,
+        quantize: Quantization | None,
+    ) -> tuple[Decoder, dict[int, Tensor]]:
+        """Return a decoder that has read what is known, and what to give it after which step."""
+        read, (k, h, w) = self.codes.reader(dtype), known.shape[1:]
+        codes = read(rearrange(known, "b k h w -> b k (h w)"))
+        codes = codes.repeat(len(condition) // len(known), 1, 1, 1)
+        lead, actions = self.lead(condition).to(dtype), self.actions(condition)
+        x = torch.cat([lead, self.body(codes, condition).to(dtype)], dim=1)
+        given: dict[int, Tensor] = {}
+        if actions is not None:
+            actions = actions.to(dtype)
+            x = torch.cat([x, actions[:, k]], dim=1)
+            given = {(i - k) * h * w - 1: actions[:, i] for i in range(k + 1, t)}
+        head = self.head if isinstance(self.head, DepthHead) else self.output_table()
+        places = self.positions(condition, t)
+        mask = self.mask(len(places), lead.shape[1])
+        rotary, mask = self.rotary(places), self.seen(mask, places, self.on_grid(condition, t))
+        return Decoder(self.transformer, head, read, x, rotary, mask, quantize), given
+
+    def _nats(self, tokens: Int[Tensor, "B t h w"], condition: Condition) -> Float[Tensor, "B N"]:
+        """Return -log p of each token, given the condition and the tokens before it."""
+        states, codes = self._states(tokens, condition).flatten(0, 1), tokens.flatten()
         if isinstance(self.head, DepthHead):
             nats = self.head.nats(states, codes)
         else:
             nats = cross_entropy(states, self.output_table(), codes)
         return nats.view(len(tokens), -1)
 
-    def _states(self, tokens: Tensor, texts: Texts) -> Float[Tensor, "B N D"]:
+    def _states(self, tokens: Tensor, condition: Condition) -> Float[Tensor, "B N D"]:
         """Return the state from which each token is predicted."""
-        codes = rearrange(tokens, "b t h w -> b (t h w)")[:, :-1]
-        x = torch.cat([self.embedding(self.prefix(texts)), self.codes.read(codes)], dim=1)
-        length = x.shape[1]
-        states = self.transformer(x, self.rotary_table(length), self.mask(length))
-        return states[:, self.prefix_length - 1 :]
+        codes = self.codes.read(rearrange(tokens, "b t h w -> b t (h w)"))
+        lead, body = self.lead(condition), self.body(codes, condition)
+        x = torch.cat([lead, body[:, :-1]], dim=1)
+        places = self.positions(condition, codes.shape[1])[:-1]
+        on_grid = self.on_grid(condition, codes.shape[1])[:-1]
+        mask = self.seen(self.mask(x.shape[1], lead.shape[1]), places, on_grid)
+        states = self.transformer(x, self.rotary(places), mask)
+        return of_codes(states[:, lead.shape[1] - 1 :], *codes.shape[1:3])
 
-    def _sampling_dtype(self) -> torch.dtype:
+    def sampling_dtype(self, quantize: Quantization | None) -> torch.dtype:
         """Return the type of the weights, or under autocast the one that it asks for."""
+        if quantize is not None:
+            return torch.bfloat16
         weight = self.embedding.weight
         if torch.is_autocast_enabled(weight.device.type):
             return torch.get_autocast_dtype(weight.device.type)
         return weight.dtype
 
-    def mask(self, length: int) -> Mask:
-        """Return who sees whom: everyone those before, and the prefix perhaps itself whole."""
+    def mask(self, length: int, lead_length: int) -> Mask:
+        """Return who sees whom: everyone those before, and the lead perhaps itself whole."""
         if self.prefix_attention == "causal":
             return "causal"
         places = torch.arange(length, device=self.embedding.weight.device)
-        return (places[:, None] >= places) | (places < self.prefix_length)
+        return (places[:, None] >= places) | (places < lead_length)
 
 
-class Decoder:
-    """An autoregressive prior that makes one token after another.
-
-    Everything that a step needs is laid out before: weights in the order in which they are read
-    fastest, keys and values in buffers of their final size, the table of rotary positions.
-
-    Args:
-        prior: Whose weights are used; not kept in step with later changes.
-        sides: Texts of the batch; for guidance a second time without.
-        known: Tokens given at the start.
-        num_tokens: Tokens at the end.
-        dtype: Of everything that is computed.
-        quantize: "int8" for weights of one byte.
-    """
-
-    def __init__(
-        self,
-        prior: AutoregressivePrior,
-        sides: list[Texts],
-        known: Int[Tensor, "B n"],
-        num_tokens: int,
-        dtype: torch.dtype,
-        quantize: Quantization | None,
-    ) -> None:
-        self.sides, rows = len(sides), len(sides) * len(known)
-        self.network = packed(prior.transformer, dtype, quantize)
-        self.read = prior.codes.reader(dtype)
-        self.head: nn.Module | DepthHead
-        if isinstance(prior.head, DepthHead):
-            self.head = packed(prior.head, dtype, quantize)
-        else:
-            self.head = pack(prior.output_table().to(dtype), quantize)
-        prompts = torch.cat([prior.embedding(prior.prefix(side)) for side in sides]).to(dtype)
-        self.x = torch.cat([prompts, self.read(known).repeat(self.sides, 1, 1)], dim=1)
-        self.rotary = prior.rotary_table(prior.prefix_length + num_tokens).to(dtype)
-        self.cache = self.network.new_cache(rows, self.rotary.shape[1], self.x)
-        self.mask = prior.mask(self.x.shape[1])
-
-    def step(self, uniforms: Float[Tensor, "B K"], choose: Choice) -> Int[Tensor, "B"]:
-        """Return the next token of each sample."""
-        start = self.cache.length
-        rotary = self.rotary[:, start : start + self.x.shape[1]]
-        states = self.network(self.x, rotary, self.mask, self.cache)[:, -1]
-        if isinstance(self.head, DepthHead):
-            tokens = self.head.draw(states, uniforms, choose)
-        else:
-            tokens = choose(self.head(states), uniforms[:, 0])
-        self.x = self.read(tokens)[:, None].repeat(self.sides, 1, 1)
-        self.mask = "causal"
-        return tokens
+def chosen(sampling: Sampling) -> Choice:
+    """Return the function that draws from logits, of both sides where there is guidance."""
+    return lambda logits, uniform: choose(
+        guided(logits.float(), sampling.guidance_scale), uniform, sampling
+    )

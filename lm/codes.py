@@ -48,7 +48,8 @@ class CodeTable(nn.Module):
         """Return the vectors of all codes."""
         if self.parts is None:
             return self.own
-        return self.own + self.parts[self.digits].sum(dim=1)
+        # Indexing would add gradients in an order that changes from call to call.
+        return self.own + F.embedding(self.digits, self.parts).sum(dim=1)
 
     def read(self, codes: Int[Tensor, "*N"]) -> Float[Tensor, "*N D"]:
         """Return the vectors of codes."""

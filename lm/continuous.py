@@ -10,13 +10,14 @@ import math
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion.latent_prior import LatentPrior
 from diffusion.objective import DiffusionObjective, clean
 from diffusion.sampler import draw_noise, guided, sample
-from lm.sequence import Vocabulary, positions, prefix
+from lm.condition import Condition
+from lm.sequence import VIDEO, Vocabulary, head, lattice, line
 from lm.transformer import KVCache, Transformer
 
 Texts = list[list[int]]
@@ -173,9 +174,11 @@ class TokenDiffusionPrior(LatentPrior):
         return sample(guess, z, self.objective.schedule.angles(steps))
 
     def _prompts(self, texts: Texts) -> Float[Tensor, "B P D"]:
-        ids: Int[Tensor, "B P"] = prefix(texts, self.vocabulary, self.text_window)
+        ids = head(Condition(texts), self.vocabulary, self.text_window)
+        ids = F.pad(ids, (0, 1), value=VIDEO)
         return self.embedding(ids.to(self.embedding.weight.device))
 
     def _table(self, length: int) -> Float[Tensor, "two N head_dim"]:
-        axes = positions(self.prefix_length, self.grid)[:length]
+        video = rearrange(lattice(self.grid, self.prefix_length), "t n three -> (t n) three")
+        axes = torch.cat([line(self.prefix_length), video])[:length]
         return self.transformer.rotary_table(axes.to(self.embedding.weight.device))

@@ -1,22 +1,30 @@
 """Training of a prior on the tokens of a frozen tokenizer: wiring and logs, no mathematics."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from data.datamodule import Batch, VideoDataModule
+from data.token_datamodule import TokenBatch, TokenDataModule
 from data.video import to_uint8
 from layers.storage import load_module
+from lm.actions import by_latent_frame
 from lm.autoregressive import AutoregressivePrior
+from lm.captioning import caption_loss
+from lm.condition import Condition
 from lm.maskgit import MaskGITPrior
-from lm.prior import Prior, Texts
+from lm.prior import Prior
+from lm.tasks import PIXEL_TASKS, TrainingTask, check_training, prior_task, training_guide
 from lm.text import TextTokenizer
-from tokenizer import Tokenizer
+from lm.text_encoder import T5TextEncoder
+from tokenizer import FrameTokenizer, Tokenizer
 from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
 from training.precision import autocast
@@ -31,9 +39,15 @@ class PriorModule(TrainedModule):
         max_steps: Steps of the whole run.
         text_dropout: Share of clips whose text is left out, so that guidance works.
         recipe: How the network is optimised.
+        tasks: How often each task is trained; a step has one, drawn from (seed, step).
+        guide_tokenizer_folder: Model folder of the tokenizer of guides, where it is another one.
+        single_frames: Encode every frame as an image of its own: a prior of key frames.
+        seed: Decides which step has which task.
+        text_encoder: Reads the prompts instead of pieces learnt from the captions.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | FrameTokenizer
+    guide_tokenizer: Tokenizer | None
 
     def __init__(
         self,
@@ -42,12 +56,22 @@ class PriorModule(TrainedModule):
         max_steps: int,
         text_dropout: float = 0.1,
         recipe: Recipe = Recipe(),
+        tasks: dict[TrainingTask, float] | None = None,
+        guide_tokenizer_folder: str | None = None,
+        single_frames: bool = False,
+        seed: int = 0,
+        text_encoder: T5TextEncoder | None = None,
     ) -> None:
         super().__init__(max_steps, recipe)
         self.save_hyperparameters()
         self.prior: Prior = prior
         self.tokenizer_folder, self.text_dropout = tokenizer_folder, text_dropout
+        self.tasks: dict[TrainingTask, float] = {"generate": 1.0} if tasks is None else tasks
+        self.guide_tokenizer_folder, self.single_frames = guide_tokenizer_folder, single_frames
+        self.seed, self.text_encoder = seed, text_encoder
+        check_training(self.tasks, prior.inputs)
         self.text: TextTokenizer | None = None
+        self.classes: list[str] = []
         self.fingerprint: str | None = None
         self.track_average()
 
@@ -56,8 +80,9 @@ class PriorModule(TrainedModule):
         return self.prior
 
     def setup(self, stage: str) -> None:
-        """Open the tokenizer, compare it with the prior, learn text pieces where there are none."""
+        """Open the tokenizers, compare them with the prior, learn text pieces and classes."""
         tokenizer = load_module(Path(self.tokenizer_folder) / "tokenizer")
+        tokenizer = FrameTokenizer(tokenizer) if self.single_frames else tokenizer
         codes, own = self.prior.vocabulary.codebook_size, tokenizer.fingerprint()
         if tokenizer.codebook_size != codes:
             raise ValueError(
@@ -69,56 +94,165 @@ class PriorModule(TrainedModule):
                 f"the prior was trained with the tokenizer {self.fingerprint}, but the one in "
                 f"{self.tokenizer_folder} is {own}; give the folder that belongs to it"
             )
-        # Outside the module tree: not saved, not averaged, not trained, always in eval mode.
-        tokenizer.requires_grad_(False)
-        object.__setattr__(
-            self, "tokenizer", tokenizer.to(self.trainer.strategy.root_device).eval()
-        )
         self.fingerprint = own
+        self._check_text_encoder()
+        self._hold("tokenizer", tokenizer)
+        self._hold("guide_tokenizer", self._open_guide_tokenizer())
         data = getattr(self.trainer, "datamodule", None)
-        if self.text is None and isinstance(data, VideoDataModule) and data.train.captions:
-            text_size = self.prior.vocabulary.text_size
-            self.text = TextTokenizer.train(data.train.captions, text_size)
+        if isinstance(data, TokenDataModule):
+            data.train.require(own)
+            if pixels := [task for task in self.tasks if task in PIXEL_TASKS]:
+                raise ValueError(
+                    f"the tasks {pixels} are made of pixels, but the data are tokens; "
+                    "train them on videos"
+                )
+        if isinstance(data, VideoDataModule | TokenDataModule):
+            self._learn_captions(data.train.captions)
 
-    def objective(self, batch: Batch) -> Objective:
-        tokens, texts = self._read(batch)
-        generator = torch.Generator().manual_seed(int(self.steps_done))
-        drop = torch.rand(len(texts), generator=generator) < self.text_dropout
-        return Objective(self.prior.loss(tokens, texts, drop, generator), {})
+    def _check_text_encoder(self) -> None:
+        encoder, inputs = self.text_encoder, self.prior.inputs
+        own = (0, 0) if encoder is None else (encoder.width, encoder.window)
+        if own != (inputs.state_size, inputs.state_window):
+            raise ValueError(
+                f"the text encoder makes {own[1]} states of {own[0]} numbers, but the prior's "
+                f"inputs have state_window {inputs.state_window} and state_size "
+                f"{inputs.state_size}; set them to that"
+            )
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        tokens, texts = self._read(batch)
-        generator = torch.Generator().manual_seed(batch_idx)
+    def _open_guide_tokenizer(self) -> Tokenizer | None:
+        if self.guide_tokenizer_folder is None:
+            return None
+        tokenizer = load_module(Path(self.guide_tokenizer_folder) / "tokenizer")
+        codes = self.prior.inputs.guide_codebook_size
+        if tokenizer.codebook_size != codes:
+            raise ValueError(
+                f"the prior has guide_codebook_size {codes}, but the tokenizer in "
+                f"{self.guide_tokenizer_folder} has {tokenizer.codebook_size}; set it to that"
+            )
+        return tokenizer
+
+    def _hold(self, name: str, tokenizer: Any) -> None:
+        """Keep a tokenizer outside the module tree: not saved, not averaged, not trained."""
+        if tokenizer is not None:
+            tokenizer = tokenizer.requires_grad_(False).eval()
+            tokenizer = tokenizer.to(self.trainer.strategy.root_device)
+        object.__setattr__(self, name, tokenizer)
+
+    def _learn_captions(self, captions: list[str]) -> None:
+        if self.text is None and captions:
+            self.text = TextTokenizer.train(captions, self.prior.vocabulary.text_size)
+        if not self.classes and self.prior.inputs.num_classes:
+            self.classes = sorted(set(captions))
+        if len(self.classes) > self.prior.inputs.num_classes:
+            raise ValueError(
+                f"the captions name {len(self.classes)} classes, but the prior has num_classes "
+                f"{self.prior.inputs.num_classes}; set it to that"
+            )
+        if "caption" in self.tasks and self.text is None:
+            raise ValueError("the task caption needs captions; give clips that have them")
+
+    def task_of(self, step: int) -> TrainingTask:
+        """Return the task of a step."""
+        names, weights = list(self.tasks), np.array(list(self.tasks.values()))
+        drawn = np.random.default_rng((self.seed, step)).random() * weights.sum()
+        return names[int(np.searchsorted(weights.cumsum(), drawn, side="right"))]
+
+    def objective(self, batch: Batch | TokenBatch) -> Objective:
+        task = self.task_of(self.step)
+        generator = torch.Generator().manual_seed(self.step)
+        loss = self._loss(batch, task, generator, self.text_dropout)
+        return Objective(loss, {f"loss_{task}": loss.detach()} if len(self.tasks) > 1 else {})
+
+    def validation_step(self, batch: Batch | TokenBatch, batch_idx: int) -> None:
         with self.ema.applied(self.prior), autocast(self.device):
-            nats = self.prior.loss(tokens, texts, generator=generator)
+            for number, task in enumerate(self.tasks):
+                generator = torch.Generator().manual_seed(batch_idx)
+                bits = self._loss(batch, task, generator, 0.0) / math.log(2)
+                measure = "bits_per_piece" if task == "caption" else self.prior.measure
+                name = f"val/{task}_{measure}" if number else f"val/{measure}"
+                count = len(batch.captions)
+                self.log(name, bits, prog_bar=not number, batch_size=count, sync_dist=True)
             if batch_idx == 0:
-                self._log_pictures(texts[:4], tokens[:4])
-        bits = nats / math.log(2)
-        name = f"val/{self.prior.measure}"
-        self.log(name, bits, prog_bar=True, batch_size=len(texts), sync_dist=True)
+                self._log_pictures(batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         model = self.text.model if self.text is not None else b""
         checkpoint["text"] = torch.frombuffer(bytearray(model or b"\0"), dtype=torch.uint8)
         checkpoint["tokenizer_fingerprint"] = self.fingerprint
+        checkpoint["classes"] = self.classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         model = checkpoint["text"].numpy().tobytes()
         self.text = TextTokenizer(model) if len(model) > 1 else None
         self.fingerprint = checkpoint["tokenizer_fingerprint"]
+        self.classes = checkpoint.get("classes", [])
+
+    def _loss(
+        self,
+        batch: Batch | TokenBatch,
+        task: TrainingTask,
+        generator: torch.Generator,
+        dropout: float,
+    ) -> Float[Tensor, ""]:
+        """Return the loss of one task on a batch, in nats."""
+        tokens = self._tokens(batch)
+        if task == "caption":
+            assert isinstance(self.prior, AutoregressivePrior)
+            return caption_loss(self.prior, tokens, self._texts(batch.captions))
+        drop = torch.rand(len(tokens), generator=generator) < dropout if dropout else None
+        condition = self._condition(batch, task, tokens.shape[1], generator)
+        return self.prior.loss(tokens, condition, drop, generator)
 
     @torch.no_grad()
-    def _read(self, batch: Batch) -> tuple[Int[Tensor, "B t h w"], Texts]:
-        tokens = self.tokenizer.encode(batch.clip)
-        if self.text is None:
-            return tokens, [[] for _ in batch.captions]
-        return tokens, [self.text.encode(caption) for caption in batch.captions]
+    def _tokens(self, batch: Batch | TokenBatch) -> Int[Tensor, "B t h w"]:
+        return batch.tokens if isinstance(batch, TokenBatch) else self.tokenizer.encode(batch.clip)
 
-    def _log_pictures(self, texts: Texts, tokens: Tensor) -> None:
-        generators = [torch.Generator().manual_seed(i) for i in range(len(texts))]
-        sampled = self.prior.sample(texts, generators, num_latent_frames=tokens.shape[1])
+    def _texts(self, captions: list[str]) -> list[list[int]]:
+        if self.text is None:
+            return [[] for _ in captions]
+        return [self.text.encode(caption) for caption in captions]
+
+    def _told(self, captions: list[str]) -> Condition:
+        """Return captions as the prior reads them."""
+        if self.text_encoder is None:
+            return Condition(self._texts(captions))
+        states = self.text_encoder.encode(captions).to(self.device)
+        return Condition([[] for _ in captions], states=states)
+
+    @torch.no_grad()
+    def _condition(
+        self,
+        batch: Batch | TokenBatch,
+        task: TrainingTask,
+        num_latent_frames: int,
+        generator: torch.Generator,
+    ) -> Condition:
+        """Return what a task gives the prior, made of the batch itself."""
+        bare, told = Condition([[] for _ in batch.captions]), self._told(batch.captions)
+        if task == "class":  # clips of a class never seen have none
+            known = {name: number for number, name in enumerate(self.classes)}
+            return replace(bare, classes=[known.get(caption) for caption in batch.captions])
+        if isinstance(batch, TokenBatch):
+            return told
+        if task == "rollout":
+            return replace(bare, actions=self._actions(batch))
+        encode = (self.guide_tokenizer or self.tokenizer).encode
+        guide = training_guide(task, batch.clip, encode, num_latent_frames, generator)
+        return replace(told, task=prior_task(task), guide=guide)
+
+    def _actions(self, batch: Batch) -> Int[Tensor, "B t s A"]:
+        if batch.actions is None:
+            raise ValueError("the task rollout needs actions; train on clips that have them")
+        bins = self.prior.inputs.bins(batch.actions)
+        return by_latent_frame(bins, self.tokenizer.temporal_stride)
+
+    def _log_pictures(self, batch: Batch | TokenBatch) -> None:
+        tokens = self._tokens(batch)[:4]
+        condition = self._told(batch.captions[:4])
+        generators = [torch.Generator().manual_seed(i) for i in range(len(tokens))]
+        sampled = self.prior.sample(condition, generators, num_latent_frames=tokens.shape[1])
         clips = [to_uint8(self.tokenizer.decode(part).float()) for part in (tokens, sampled)]
         rows = rearrange(clips, "two b t h w c -> (b two) t h w c")
-        log_clips(self.loggers, "val/truth_above_sample", rows, int(self.steps_done))
+        log_clips(self.loggers, "val/truth_above_sample", rows, self.step)

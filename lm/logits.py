@@ -7,63 +7,37 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
-def check_sampling(
-    temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
-) -> None:
-    """Raise ValueError where a sampling argument is out of range."""
-    if temperature < 0:
-        raise ValueError(f"temperature is {temperature}, but must be 0 (greedy) or more")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}, but must be at least 1; use None to keep all tokens")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}, but must lie in (0, 1]; use None to keep all tokens")
-    if min_p is not None and not 0 <= min_p <= 1:
-        raise ValueError(f"min_p is {min_p}, but must lie in [0, 1]; use None to keep all tokens")
+from lm.sampling import Sampling
 
 
 def choose(
-    logits: Float[Tensor, "B V"],
-    uniform: Float[Tensor, "B"],
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
+    logits: Float[Tensor, "B V"], uniform: Float[Tensor, "B"], sampling: Sampling
 ) -> Int[Tensor, "B"]:
     """Return a token a sample; greedy where the temperature is 0."""
-    if temperature == 0:
+    if sampling.temperature == 0:
         return logits.argmax(-1)
-    return draw(probabilities(logits, temperature, top_k, top_p, min_p), uniform)
+    return draw(probabilities(logits, sampling), uniform)
 
 
-def probabilities(
-    logits: Float[Tensor, "B V"],
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-) -> Float[Tensor, "B V"]:
-    """Return what to draw from, in float32.
-
-    Top-p keeps the smallest set that reaches `top_p`, min-p what has at least `min_p` of the
-    likeliest token's probability.
-    """
-    logits = logits.float()
-    if temperature == 0:
+def probabilities(logits: Float[Tensor, "B V"], sampling: Sampling) -> Float[Tensor, "B V"]:
+    """Return what to draw from, in float32."""
+    logits, top_k, top_p = logits.float(), sampling.top_k, sampling.top_p
+    if sampling.temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-    logits = logits / temperature
+    logits = logits / sampling.temperature
     if top_k is not None and top_k < logits.shape[-1]:
         smallest = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < smallest, -torch.inf)
     chances = logits.softmax(-1)
-    if top_p is None and min_p is None:
+    if top_p is None and sampling.min_p is None:
         return chances
     if top_p is not None and top_p < 1:
         ordered, order = chances.sort(dim=-1, descending=True)
         ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= top_p, 0)
         chances = torch.zeros_like(chances).scatter(-1, order, ordered)
-    if min_p is not None:
-        chances = chances.masked_fill(chances < min_p * chances.amax(-1, keepdim=True), 0)
+    if sampling.min_p is not None:
+        least = sampling.min_p * chances.amax(-1, keepdim=True)
+        chances = chances.masked_fill(chances < least, 0)
     return chances / chances.sum(-1, keepdim=True)
 
 

@@ -3,39 +3,21 @@
 MaskGIT (Chang et al. 2022, arXiv 2202.04200); MAGVIT (Yu et al. 2022, arXiv 2212.05199).
 """
 
-import math
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from layers.linear import linear
-from lm.logits import check_sampling, draw, probabilities
+from lm.condition import Condition, Inputs
+from lm.logits import draw, probabilities
 from lm.loss import cross_entropy
-from lm.packing import Quantization, packed
-from lm.prior import Places, Prior, Texts, dropped, guided
+from lm.masking import Schedule, corrupt, draw_masks, gumbel, lowest, num_steps, still_masked
+from lm.packing import packed
+from lm.prior import Places, Prior, guided, of_codes
+from lm.sampling import Sampling
 from lm.transformer import Transformer
-
-Schedule = Literal["cosine", "linear", "exponential"]
-
-
-def masked_share(
-    schedule: Schedule, ratio: Float[Tensor, "*B"], num_unknown: Int[Tensor, "*B"]
-) -> Float[Tensor, "*B"]:
-    """Return the share of the unknown tokens that is masked, from 1 at ratio 0 to 0 at ratio 1.
-
-    Args:
-        schedule: Its form; "exponential" keeps nearly all masked until late.
-        ratio: How far decoding has come.
-        num_unknown: Tokens that are not given, which alone count.
-    """
-    if schedule == "cosine":
-        return (ratio * math.pi / 2).cos()
-    if schedule == "linear":
-        return 1 - ratio
-    return 1 - num_unknown.clamp(min=1).to(ratio.dtype) ** (ratio - 1)
 
 
 class MaskGITPrior(Prior):
@@ -57,6 +39,7 @@ class MaskGITPrior(Prior):
             training, since sampling will not always have been right.
         context_share: Share of the training clips whose first latent frames, from one to all but
             one, are given whole, as a continuation has them.
+        inputs: What it can be told beside text: tasks, classes, actions, features.
     """
 
     measure = "bits_per_masked_token"
@@ -75,10 +58,25 @@ class MaskGITPrior(Prior):
         label_smoothing: float = 0.0,
         corruption: float = 0.0,
         context_share: float = 0.25,
+        inputs: Inputs | None = None,
     ) -> None:
         super().__init__(
-            transformer, codebook_size, grid, text_size, text_window, levels, tied, places, None
+            transformer,
+            codebook_size,
+            grid,
+            text_size,
+            text_window,
+            levels,
+            tied,
+            places,
+            None,
+            inputs,
         )
+        if "caption" in self.inputs.tasks:
+            raise ValueError(
+                "a masked prior does not write text one piece after another; leave caption out of "
+                "its tasks, or take an AutoregressivePrior"
+            )
         shares = {"corruption": corruption, "context_share": context_share}
         for name, share in {**shares, "label_smoothing": label_smoothing}.items():
             if not 0 <= share <= 1:
@@ -89,29 +87,30 @@ class MaskGITPrior(Prior):
         self.mask = nn.Parameter(0.5 * torch.randn(1, transformer.width))
 
     def logits(
-        self, tokens: Int[Tensor, "B N"], masked: Bool[Tensor, "B N"], texts: Texts
+        self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B N"], condition: Condition
     ) -> Float[Tensor, "B N V"]:
-        """Return the logits of all tokens given the text and the tokens that are not masked."""
-        return linear(self._states(tokens, masked, texts), self.output_table())
+        """Return the logits of all tokens given the condition and those that are not masked."""
+        return linear(self._states(tokens, masked, condition), self.output_table())
 
     def loss(
         self,
         tokens: Int[Tensor, "B t h w"],
-        texts: Texts,
-        drop: Tensor | None = None,
+        condition: Condition,
+        drop: Bool[Tensor, "B"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """Mean cross-entropy of masked tokens in nats, with what masking the generator draws."""
         flat = tokens.flatten(1)
-        masked = self._draw_masks(tokens.shape, generator).to(flat.device)
-        read = self._corrupt(flat, generator)
-        states = self._states(read, masked, dropped(texts, drop))
+        masked = draw_masks(tokens.shape, self.schedule, self.context_share, generator)
+        masked = masked.to(flat.device)
+        read = corrupt(flat, self.vocabulary.codebook_size, self.corruption, generator)
+        states = self._states(read.view_as(tokens), masked, condition.dropped(drop))
         table, smoothing = self.output_table(), self.label_smoothing
         return cross_entropy(states[masked], table, flat[masked], smoothing).mean()
 
     @torch.no_grad()
     def pseudo_log_likelihood(
-        self, tokens: Int[Tensor, "B t h w"], texts: Texts, groups: int | None = None
+        self, tokens: Int[Tensor, "B t h w"], condition: Condition, groups: int | None = None
     ) -> Float[Tensor, "B N"]:
         """Return log p(token | all others) of each token in nats.
 
@@ -120,7 +119,7 @@ class MaskGITPrior(Prior):
 
         Args:
             tokens: Tokens of clips.
-            texts: Text pieces of each.
+            condition: What each is conditioned on.
             groups: Calls of the network; all tokens n with one n mod `groups` are masked together,
                 so that each is given only the others outside its group. One a token by default.
         """
@@ -133,168 +132,89 @@ class MaskGITPrior(Prior):
         for group in range(groups):
             members = torch.arange(num_tokens, device=flat.device) % groups == group
             masked = members.expand_as(flat)
-            chances = self.logits(flat, masked, texts)[:, members].float().log_softmax(-1)
+            chances = self.logits(tokens, masked, condition)[:, members].float().log_softmax(-1)
             scores[:, members] = chances.gather(-1, flat[:, members, None])[..., 0]
         return scores
 
     @torch.no_grad()
     def sample(
         self,
-        texts: Texts,
+        condition: Condition,
         generators: list[torch.Generator],
         *,
         context: Int[Tensor, "B k h w"] | None = None,
         num_latent_frames: int | None = None,
-        guidance_scale: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        steps: int | None = None,
-        quantize: Quantization | None = None,
-        choice_temperature: float = 4.5,
+        sampling: Sampling = Sampling(),
     ) -> Int[Tensor, "B t h w"]:
         """Draw all unknown tokens in a few steps; sample i depends on `generators[i]` alone."""
-        if quantize is not None:
-            raise ValueError(
-                "a masked prior computes more than it reads, so small weights save nothing; "
-                "leave quantize out"
-            )
-        grid = self.window(texts, generators, context, num_latent_frames)
-        tokens = torch.zeros(len(texts), *grid, dtype=torch.long, device=self.mask.device)
+        grid = self.window(condition, generators, context, num_latent_frames)
+        tokens = torch.zeros(len(condition), *grid, dtype=torch.long, device=self.mask.device)
         unknown = torch.ones_like(tokens, dtype=torch.bool)
         if context is not None:
             tokens[:, : context.shape[1]] = context
             unknown[:, : context.shape[1]] = False
-        return self.fill(
-            tokens,
-            unknown,
-            texts,
-            generators,
-            guidance_scale=guidance_scale,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            steps=steps,
-            choice_temperature=choice_temperature,
-        )
+        return self.fill(tokens, unknown, condition, generators, sampling=sampling)
 
     @torch.no_grad()
     def fill(
         self,
         tokens: Int[Tensor, "B t h w"],
         unknown: Bool[Tensor, "B t h w"],
-        texts: Texts,
+        condition: Condition,
         generators: list[torch.Generator],
         *,
-        guidance_scale: float = 1.0,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        steps: int | None = None,
-        choice_temperature: float = 4.5,
+        sampling: Sampling = Sampling(),
     ) -> Int[Tensor, "B t h w"]:
         """Draw the unknown tokens of clips and keep the others as they are.
 
         Args:
             tokens: Tokens of clips; where unknown, any.
             unknown: True where a token is to be drawn.
-            texts: Text pieces of each sample; none for an unconditional one.
+            condition: What each sample is conditioned on.
             generators: A source of randomness a sample.
-            guidance_scale: uncond + scale (cond - uncond); 1 is off and skips the second pass.
-            temperature: Of the tokens; 0 is greedy.
-            top_k: Keep the k likeliest tokens.
-            top_p: Keep the smallest set of tokens that has this probability.
-            min_p: Keep tokens of at least this share of the likeliest one's probability.
-            steps: Calls of the network; 12 by default, at most one an unknown token.
-            choice_temperature: Weight of the noise in which tokens are kept; falls to 0 on the way.
+            sampling: How they are drawn.
         """
-        check_sampling(temperature, top_k, top_p, min_p)
         flat, masked = tokens.flatten(1), unknown.flatten(1)
         num_unknown = masked.sum(1)
-        steps = _num_steps(steps, int(num_unknown.min()))
-        sides = [texts] if guidance_scale == 1.0 else [texts, [[] for _ in texts]]
-        every = [text for side in sides for text in side]
+        self.check_sampling(sampling, int(num_unknown.min()))
+        steps = num_steps(sampling.steps, int(num_unknown.min()))
+        both = condition if sampling.guidance_scale == 1.0 else condition.with_bare()
+        sides = len(both) // len(flat)
         plain = torch.is_autocast_enabled(flat.device.type)
         network = self if plain else packed(self, self.mask.dtype)
         for step in range(steps):
-            both = (x.repeat(len(sides), 1) for x in (flat, masked))
-            logits = guided(network.logits(*both, every).float(), guidance_scale)
+            seen = flat.view_as(tokens).repeat(sides, 1, 1, 1)
+            logits = network.logits(seen, masked.repeat(sides, 1), both).float()
+            logits = guided(logits, sampling.guidance_scale)
             noise = torch.stack([torch.rand(2, flat.shape[1], generator=g) for g in generators])
             uniforms, choice = noise.to(flat.device).unbind(1)
-            chances = probabilities(logits.flatten(0, 1), temperature, top_k, top_p, min_p)
+            chances = probabilities(logits.flatten(0, 1), sampling)
             guesses = draw(chances, uniforms.flatten()).view_as(flat)
             flat = torch.where(masked, guesses, flat)
             sureness = logits.log_softmax(-1).gather(-1, flat[..., None])[..., 0]
             ratio = (step + 1) / steps
-            sureness = sureness + choice_temperature * (1 - ratio) * _gumbel(choice)
-            count = self._still_masked(ratio, num_unknown, masked.sum(1))
+            sureness = sureness + sampling.choice_temperature * (1 - ratio) * gumbel(choice)
+            count = still_masked(self.schedule, ratio, num_unknown, masked.sum(1))
             masked = lowest(sureness.masked_fill(~masked, torch.inf), count)
         return flat.view_as(tokens)
 
-    def _states(self, tokens: Tensor, masked: Tensor, texts: Texts) -> Float[Tensor, "B N D"]:
+    def check_sampling(self, sampling: Sampling, num_unknown: int) -> None:
+        if sampling.quantize is not None:
+            raise ValueError(
+                "a masked prior computes more than it reads, so small weights save nothing; "
+                "leave quantize out"
+            )
+        num_steps(sampling.steps, num_unknown)
+
+    def _states(
+        self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B N"], condition: Condition
+    ) -> Float[Tensor, "B N D"]:
         """Return the states of the video's positions; masked tokens are not read."""
-        table = torch.cat([self.table(), self.mask])
-        codes = (tokens + self.vocabulary.first_code).masked_fill(masked, len(table) - 1)
-        ids = torch.cat([self.prefix(texts), codes], dim=1)
-        states = self.transformer(F.embedding(ids, table), self.rotary_table(ids.shape[1]), None)
-        return states[:, self.prefix_length :]
-
-    def _still_masked(
-        self, ratio: float, num_unknown: Int[Tensor, "B"], num_masked: Int[Tensor, "B"]
-    ) -> Int[Tensor, "B"]:
-        """Return how many tokens a step leaves masked: fewer than before, none after the last."""
-        if ratio == 1:
-            return torch.zeros_like(num_masked)
-        ratios = torch.full(num_unknown.shape, ratio, dtype=torch.double, device=num_masked.device)
-        count = (num_unknown * masked_share(self.schedule, ratios, num_unknown)).long()
-        return count.clamp(min=1).minimum(num_masked - 1)
-
-    def _draw_masks(
-        self, shape: torch.Size, generator: torch.Generator | None
-    ) -> Bool[Tensor, "B N"]:
-        """Draw which tokens training masks: a share by the schedule of those that are not given."""
-        batch_size, num_frames, num_tokens = shape[0], shape[1], math.prod(shape[1:])
-        chance, ratio = torch.rand(2, batch_size, dtype=torch.double, generator=generator)
-        frames = torch.randint(1, max(2, num_frames), (batch_size,), generator=generator)
-        frames = frames * (chance < self.context_share) * (num_frames > 1)
-        given = frames * (num_tokens // num_frames)
-        count = (num_tokens - given) * masked_share(self.schedule, ratio, num_tokens - given)
-        order = torch.rand(batch_size, num_tokens, generator=generator)
-        is_given = torch.arange(num_tokens) < given[:, None]
-        return lowest(order.masked_fill(is_given, torch.inf), count.long().clamp(min=1))
-
-    def _corrupt(
-        self, tokens: Int[Tensor, "B N"], generator: torch.Generator | None
-    ) -> Int[Tensor, "B N"]:
-        if self.corruption == 0:
-            return tokens
-        share = self.corruption * torch.rand(len(tokens), 1, generator=generator)
-        hit = torch.rand(tokens.shape, generator=generator) < share
-        size = self.vocabulary.codebook_size
-        other = torch.randint(size, tokens.shape, generator=generator)
-        return torch.where(hit.to(tokens.device), other.to(tokens.device), tokens)
-
-
-def lowest(values: Float[Tensor, "B N"], count: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:
-    """Return True at the `count` lowest values of each row."""
-    return values.argsort(dim=1).argsort(dim=1) < count[:, None]
-
-
-def _gumbel(uniforms: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-    return -(-uniforms.clamp(min=1e-20).log()).clamp(min=1e-20).log()
-
-
-def _num_steps(steps: int | None, num_unknown: int) -> int:
-    if num_unknown < 1:
-        raise ValueError("a clip has no unknown token, so nothing is to be drawn; mask some")
-    if steps is None:
-        return min(12, num_unknown)
-    if not 1 <= steps <= num_unknown:
-        raise ValueError(
-            f"steps is {steps}, but a clip has {num_unknown} unknown tokens and each step draws "
-            f"one at least; take 1 to {num_unknown}"
-        )
-    return steps
+        table = torch.cat([self.codes(), self.mask])
+        codes = F.embedding(tokens.flatten(1).masked_fill(masked, len(table) - 1), table)
+        codes = rearrange(codes, "b (t n) d -> b t n d", t=tokens.shape[1])
+        lead, body = self.lead(condition), self.body(codes, condition)
+        places = self.positions(condition, tokens.shape[1])
+        mask = self.seen(None, places, self.on_grid(condition, tokens.shape[1]))
+        states = self.transformer(torch.cat([lead, body], dim=1), self.rotary(places), mask)
+        return of_codes(states[:, lead.shape[1] :], *codes.shape[1:3])

@@ -1,67 +1,104 @@
 """One vocabulary and one layout for everything that the prior reads.
 
-    <bos> <task> text ... <video> tokens in raster order t, h, w
+    <bos> <task> [class] text ... [states] [guide] [features] <video> tokens in raster order t, h, w
+    <bos> <caption> ... guide <bos> text ... <eos>
 
 Text fills a window of fixed length with <pad> behind it, so that a sample never depends on the
-prompts beside it.
+prompts beside it. Where there are actions, those that lead to a latent frame stand before its
+tokens.
 """
 
-import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Int
 from torch import Tensor
 
-SPECIAL = ("<pad>", "<bos>", "<video>", "<eos>", "<generate>")
-PAD, BOS, VIDEO, EOS, GENERATE = range(len(SPECIAL))
+from lm.condition import Condition, Inputs
+
+SPECIAL = ("<pad>", "<bos>", "<video>", "<eos>")
+PAD, BOS, VIDEO, EOS = range(len(SPECIAL))
+
+Grid = tuple[int, int, int]
 
 
 class Vocabulary(NamedTuple):
-    """Segments in order: special tokens, text pieces, visual codes."""
+    """Segments in order: special tokens, tasks, text pieces, classes, action bins, visual codes."""
 
     text_size: int
     codebook_size: int
+    tasks: tuple[str, ...] = ("generate",)
+    num_classes: int = 0
+    num_actions: int = 0
+
+    @classmethod
+    def of(cls, text_size: int, codebook_size: int, inputs: Inputs) -> "Vocabulary":
+        """Return the vocabulary of a prior with these inputs."""
+        num_actions = len(inputs.action_ranges) * inputs.action_bins
+        tasks = tuple(inputs.tasks)
+        return cls(text_size, codebook_size, tasks, inputs.num_classes, num_actions)
 
     @property
-    def first_text(self) -> int:
+    def first_task(self) -> int:
         return len(SPECIAL)
 
     @property
+    def first_text(self) -> int:
+        return self.first_task + len(self.tasks)
+
+    @property
+    def first_class(self) -> int:
+        return self.first_text + self.text_size
+
+    @property
+    def first_action(self) -> int:
+        return self.first_class + self.num_classes
+
+    @property
     def first_code(self) -> int:
-        return len(SPECIAL) + self.text_size
+        return self.first_action + self.num_actions
 
     @property
     def size(self) -> int:
         return self.first_code + self.codebook_size
 
 
-def prefix(texts: list[list[int]], vocabulary: Vocabulary, window: int) -> Int[Tensor, "B P"]:
-    """Return `<bos> <task> text ... <video>` for each text (no pieces: unconditional).
+def head(condition: Condition, vocabulary: Vocabulary, window: int) -> Int[Tensor, "B P"]:
+    """Return `<bos> <task> [class] text ...` for each clip.
 
     Raises:
         ValueError: A text has more than `window` pieces.
     """
+    task = vocabulary.first_task + vocabulary.tasks.index(condition.task)
+    classes = condition.classes or [None] * len(condition)
     rows = []
-    for pieces in texts:
+    for pieces, number in zip(condition.texts, classes, strict=True):
         if len(pieces) > window:
             raise ValueError(
                 f"a prompt has {len(pieces)} text pieces, but this prior reads {window}; shorten it"
             )
+        label = [] if number is None else [vocabulary.first_class + number]
         text = [vocabulary.first_text + piece for piece in pieces]
-        rows.append([BOS, GENERATE, *text, *[PAD] * (window - len(pieces)), VIDEO])
+        place = label or [PAD] * (vocabulary.num_classes > 0)
+        rows.append([BOS, task, *place, *text, *[PAD] * (window - len(pieces))])
     return torch.tensor(rows)
 
 
-def positions(
-    prefix_length: int, grid: tuple[int, int, int], places: Literal["grid", "line"] = "grid"
-) -> Int[Tensor, "N 3"]:
-    """Return (t, h, w) of each position.
+def line(length: int, first: int = 0) -> Int[Tensor, "N 3"]:
+    """Return positions that count on along all three axes, as those of text."""
+    return (first + torch.arange(length))[:, None].expand(-1, 3)
 
-    The prefix has the same number on all axes; so have video tokens on a "line".
+
+def lattice(grid: Grid, origin: int, start: int = 0, step: int = 1) -> Int[Tensor, "t n 3"]:
+    """Return (t, h, w) of each token of a grid.
+
+    Args:
+        grid: Its size.
+        origin: Position of the video's first token on each axis.
+        start: Latent frame of the video at which the grid begins.
+        step: From one token to the next along h and w, in tokens of the video.
     """
-    if places == "line":
-        return torch.arange(prefix_length + math.prod(grid))[:, None].expand(-1, 3)
-    text = torch.arange(prefix_length)[:, None].expand(-1, 3)
-    axes = torch.meshgrid(*(torch.arange(length) for length in grid), indexing="ij")
-    return torch.cat([text, prefix_length + torch.stack(axes, dim=-1).flatten(0, 2)])
+    t, h, w = (torch.arange(length) for length in grid)
+    axes = torch.meshgrid(start + t, step * h, step * w, indexing="ij")
+    return origin + rearrange(torch.stack(axes), "three t h w -> t (h w) three")

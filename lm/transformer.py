@@ -20,9 +20,13 @@ from layers.linear import Linear
 from layers.norms import RMSNorm
 from layers.rope import rotary_table, rotate
 from layers.swiglu import swiglu
+from lm.patterns import Pattern, cells
 
-Mask = Bool[Tensor, "N N"] | BlockMask | Literal["causal"] | None
+Mask = Bool[Tensor, "N M"] | BlockMask | Literal["causal"] | None
 """Who sees whom: by a table, each position itself and those before it, or everyone everyone."""
+
+Masks = Mask | list[Bool[Tensor, "N M"]]
+"""One mask for all layers, or several that they take in turn."""
 
 
 class KVCache:
@@ -134,6 +138,8 @@ class Transformer(Configurable, nn.Module):
         qk_norm: Normalise queries and keys.
         dropout: Share of what a branch adds that is left out in training.
         checkpointing: Compute each block again for its gradient: less memory, a third more time.
+        patterns: Where the layers look, in turn; everywhere by default.
+        window: Size (t, h, w) of the windows of the pattern "window", in tokens.
     """
 
     def __init__(
@@ -147,6 +153,8 @@ class Transformer(Configurable, nn.Module):
         qk_norm: bool = True,
         dropout: float = 0.0,
         checkpointing: bool = False,
+        patterns: list[Pattern] | None = None,
+        window: list[int] | None = None,
     ) -> None:
         super().__init__()
         kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -170,6 +178,7 @@ class Transformer(Configurable, nn.Module):
         )
         self.head_dim, self.rope_theta = width // num_heads, rope_theta
         self.qk_norm, self.checkpointing = qk_norm, checkpointing
+        self.cells = [cells(pattern, window) for pattern in patterns or []]
         sizes = (width, num_heads, kv_heads, self.hidden, qk_norm, dropout)
         self.blocks = nn.ModuleList([Block(*sizes) for _ in range(depth)])
         self.norm = RMSNorm(width)
@@ -178,7 +187,7 @@ class Transformer(Configurable, nn.Module):
         self,
         x: Float[Tensor, "B N D"],
         table: Float[Tensor, "two N head_dim"],
-        mask: Mask = "causal",
+        mask: Masks = "causal",
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B N D"]:
         """Return states.
@@ -186,15 +195,14 @@ class Transformer(Configurable, nn.Module):
         Args:
             x: Embeddings of the new positions.
             table: Their rows of `rotary_table`.
-            mask: True where a position may look.
+            mask: True where a position may look; a list is taken by the layers in turn.
             cache: Earlier positions; extended by the new ones.
         """
+        masks = mask if isinstance(mask, list) else [mask]
         checkpointed = self.checkpointing and self.training and torch.is_grad_enabled()
         for layer, block in enumerate(self.blocks):
-            if checkpointed:
-                x = checkpoint(block, x, table, mask, cache, layer, use_reentrant=False)
-            else:
-                x = block(x, table, mask, cache, layer)
+            inputs = x, table, masks[layer % len(masks)], cache, layer
+            x = checkpoint(block, *inputs, use_reentrant=False) if checkpointed else block(*inputs)
         if cache is not None:
             cache.length += x.shape[1]
         return self.norm(x)

@@ -1,11 +1,14 @@
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import train
-from lm import AutoregressivePrior, TextTokenizer, Transformer
+from lm import AutoregressivePrior, Inputs, TextTokenizer, Transformer
 from pipeline import VideoPipeline
 from tokenizer import FSQ, Tokenizer
 
@@ -74,3 +77,91 @@ def pipe(tiny_tokenizer: Tokenizer) -> VideoPipeline:
     )
     text = TextTokenizer.train(["a red circle moving left", "a blue square moving up"], 320)
     return VideoPipeline(tiny_tokenizer, size=32, fps=8.0, prior=prior, text=text)
+
+
+@pytest.fixture
+def trajectory() -> Callable[..., tuple[dict[str, np.ndarray], np.ndarray]]:
+    """Draw frames of two cameras and actions, by a seed."""
+
+    def draw(seed: int, num_frames: int = 5) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        rng = np.random.default_rng(seed)
+        shape = (num_frames, 64, 64, 3)
+        frames = {camera: rng.integers(0, 256, shape, np.uint8) for camera in ("main", "aux1")}
+        return frames, rng.normal(size=(num_frames, 4)).astype(np.float32)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def example_class() -> Any:
+    """tf.train.Example, built out of its published definition by Google's own library."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", syntax="proto3")
+    kinds = {"BytesList": (12, False), "FloatList": (2, True), "Int64List": (3, True)}
+    for name, (kind, packed) in kinds.items():
+        field = file.message_type.add(name=name).field.add(
+            name="value", number=1, label=3, type=kind
+        )
+        if packed:
+            field.options.packed = True
+    feature = file.message_type.add(name="Feature")
+    feature.oneof_decl.add(name="kind")
+    for number, name in enumerate(kinds, 1):
+        field = feature.field.add(name=name.lower(), number=number, label=1, type=11)
+        field.type_name, field.oneof_index = f".{name}", 0
+    features = file.message_type.add(name="Features")
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, label=1, type=9)
+    entry.field.add(name="value", number=2, label=1, type=11, type_name=".Feature")
+    field = features.field.add(name="feature", number=1, label=3, type=11)
+    field.type_name = ".Features.FeatureEntry"
+    example = file.message_type.add(name="Example")
+    example.field.add(name="features", number=1, label=1, type=11, type_name=".Features")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Example"))
+
+
+@pytest.fixture
+def write_bair(trajectory: Callable, example_class: Any) -> Callable[..., None]:
+    """Write a file of BAIR robot pushing as TensorFlow does, a trajectory for each seed."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def write(path: Path, seeds: list[int], num_frames: int = 5) -> None:
+        with path.open("wb") as file:
+            writer = RecordWriter(file)
+            for seed in seeds:
+                frames, actions = trajectory(seed, num_frames)
+                example = example_class()
+                feature = example.features.feature
+                for k in range(num_frames):
+                    feature[f"{k}/action"].floatlist.value.extend(actions[k].tolist())
+                    for camera in frames:
+                        content = frames[camera][k].tobytes()
+                        feature[f"{k}/image_{camera}/encoded"].byteslist.value.append(content)
+                writer.write(example.SerializeToString())
+
+    return write
+
+
+@pytest.fixture
+def new_pipe() -> Callable[..., VideoPipeline]:
+    """Build an untrained model of some tasks, with every parameter away from its start."""
+
+    def build(tokenizer, tasks, kind=AutoregressivePrior, **inputs) -> VideoPipeline:
+        torch.manual_seed(0)
+        prior = kind(
+            Transformer(width=32, depth=1, num_heads=2),
+            codebook_size=200,
+            grid=[3, 4, 4],
+            inputs=Inputs(tasks, **inputs),
+        )
+        with torch.no_grad():
+            for p in prior.parameters():
+                p.add_(0.1 * torch.randn_like(p))
+        text = TextTokenizer.train(["a red circle moving left", "a blue square moving up"], 320)
+        return VideoPipeline(tokenizer, 32, 8.0, prior, text, classes=["cat", "dog"])
+
+    return build

@@ -22,7 +22,7 @@ OURS = {
     "evaluate",
 }
 PARTS = {"layers", "data.video"}
-MODULES = PARTS | {"data.datamodule", "training", "evaluation"}
+MODULES = PARTS | {"data.datamodule", "data.token_datamodule", "training", "evaluation"}
 ALLOWED = {
     "layers": {"layers"},
     "data": {"data"},

@@ -6,7 +6,7 @@ import torch
 from data.shapes import Shapes
 from data.video import to_model_range, to_uint8
 from evaluation.pixel import FramePSNR
-from lm import AutoregressivePrior, Transformer
+from lm import AutoregressivePrior, Condition, Transformer
 from tokenizer import FSQ, Tokenizer
 from tokenizer.losses import reconstruction_loss
 from training.optimizer import MuonAdamW, split_parameters
@@ -51,6 +51,6 @@ def test_a_prior_learns_one_clip_and_samples_it():
     torch.manual_seed(0)
     tokens = torch.randint(100, (1, 2, 4, 4))
     network = AutoregressivePrior(Transformer(width=32, depth=2, num_heads=2), 100, [2, 4, 4])
-    assert train(network, lambda: network.loss(tokens, [[7]]), 150, 0.02) < 0.05
-    sampled = network.sample([[7]], [torch.Generator().manual_seed(0)])
+    assert train(network, lambda: network.loss(tokens, Condition([[7]])), 150, 0.02) < 0.05
+    sampled = network.sample(Condition([[7]]), [torch.Generator().manual_seed(0)])
     assert torch.equal(sampled, tokens)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from data.video import to_uint8
-from lm import MaskGITPrior, Transformer
+from lm import MaskGITPrior, Sampling, Transformer
 from pipeline import VideoPipeline
 
 PROMPTS = ["a red circle moving left", "a blue square moving up"]
@@ -24,9 +24,11 @@ def test_a_sample_depends_on_its_seed_alone(pipe):
 
 def test_small_weights_are_those_of_the_prior(pipe):
     video = pipe.generate(PROMPTS, num_frames=5, seed=3, quantize="int8")
-    texts = [pipe.text.encode(prompt) for prompt in PROMPTS]
     generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
-    tokens = pipe.prior.sample(texts, generators, num_latent_frames=2, quantize="int8")
+    sampling = Sampling(quantize="int8")
+    tokens = pipe.prior.sample(
+        pipe.condition(PROMPTS, 2), generators, num_latent_frames=2, sampling=sampling
+    )
     assert torch.equal(video, to_uint8(pipe.tokenizer.decode(tokens).clamp(-1, 1)))
 
 

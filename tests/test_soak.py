@@ -4,39 +4,15 @@ import random
 import resource
 import subprocess
 import sys
-import time
 import warnings
 
 import pytest
-import torch
 
 from data.folder import VideoFolder
 from data.shapes import Shapes
 from data.video import VideoError, write_video
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800)]
-
-
-def test_a_training_killed_again_and_again_ends_like_one_that_never_was(small, tmp_path):
-    ends, rng = [], random.Random(0)
-    for name, killed in (("whole", False), ("killed", True)):
-        root = tmp_path / name
-        command = [sys.executable, "train.py", "fit", "--config=configs/demo_tokenizer.yaml"]
-        command += [*small, "--export=null", "--model.init_args.max_steps=60"]
-        command += ["--checkpoints.every_n_steps=3", f"--trainer.default_root_dir={root}"]
-        command += ["--trainer.enable_progress_bar=false", "--data.val_clips=16"]
-        last = root / "checkpoints" / "last.ckpt"
-        for _ in range(6 if killed else 0):
-            resume = ["--ckpt_path=last"] if last.is_file() else []
-            process = subprocess.Popen([*command, *resume], stderr=subprocess.DEVNULL)
-            time.sleep(rng.uniform(6, 14))
-            process.kill()
-            process.wait()
-        resume = ["--ckpt_path=last"] if last.is_file() else []
-        subprocess.run([*command, *resume], check=True, capture_output=True)
-        ends.append(torch.load(last, weights_only=True)["state_dict"])
-    assert ends[0]["steps_done"] == 60
-    assert all(torch.equal(ends[1][name], value) for name, value in ends[0].items())
 
 
 def test_sampling_again_and_again_needs_no_more_memory(pipe):

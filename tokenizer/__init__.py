@@ -1,4 +1,5 @@
 from tokenizer.discriminator import Adversary, PatchDiscriminator
+from tokenizer.frames import FrameTokenizer
 from tokenizer.lightning_module import TokenizerModule
 from tokenizer.model import Reconstruction, Tokenizer
 from tokenizer.perceptual import Perceptual
@@ -12,6 +13,7 @@ __all__ = [
     "VQ",
     "Adversary",
     "Bottleneck",
+    "FrameTokenizer",
     "PatchDiscriminator",
     "Perceptual",
     "Quantized",

@@ -49,7 +49,7 @@ def test_a_study_row_says_what_it_measured(bottleneck):
 
 def test_a_study_run_is_a_published_recipe_with_another_tokenizer(tmp_path):
     run = tokenizer_study.Run("videos", 128, "small", "LFQ", 7)
-    config = run.config(tmp_path, tmp_path / "videos")
+    config = run.config(tmp_path / "videos")
     model = config["model"]["init_args"]
     assert model["max_steps"] == 7
     assert model["tokenizer"]["quantizer"]["class_path"] == "LFQ"

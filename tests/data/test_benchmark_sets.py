@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from data import benchmark_sets
 from data.container import VideoError
+from data.digits import Digits
 from data.listing import list_videos
 from data.shard_folder import ShardFolder
 from data.tfrecord import read_example, read_records
@@ -20,58 +20,8 @@ from data.tfrecord import read_example, read_records
 SAMPLE = Path(__file__).parents[2].parent / "shared/clips/bair_robot_pushing_sample.npz"
 
 
-def example_class():
-    """Build tf.train.Example out of its published definition."""
-    file = descriptor_pb2.FileDescriptorProto(name="example.proto", syntax="proto3")
-    kinds = {"BytesList": (12, False), "FloatList": (2, True), "Int64List": (3, True)}
-    for name, (kind, packed) in kinds.items():
-        field = file.message_type.add(name=name).field.add(
-            name="value", number=1, label=3, type=kind
-        )
-        if packed:
-            field.options.packed = True
-    feature = file.message_type.add(name="Feature")
-    feature.oneof_decl.add(name="kind")
-    for number, name in enumerate(kinds, 1):
-        field = feature.field.add(name=name.lower(), number=number, label=1, type=11)
-        field.type_name, field.oneof_index = f".{name}", 0
-    features = file.message_type.add(name="Features")
-    entry = features.nested_type.add(name="FeatureEntry")
-    entry.options.map_entry = True
-    entry.field.add(name="key", number=1, label=1, type=9)
-    entry.field.add(name="value", number=2, label=1, type=11, type_name=".Feature")
-    field = features.field.add(name="feature", number=1, label=3, type=11)
-    field.type_name = ".Features.FeatureEntry"
-    example = file.message_type.add(name="Example")
-    example.field.add(name="features", number=1, label=1, type=11, type_name=".Features")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("Example"))
-
-
-def trajectory(seed, num_frames=5):
-    rng = np.random.default_rng(seed)
-    frames = {c: rng.integers(0, 256, (num_frames, 64, 64, 3), np.uint8) for c in ("main", "aux1")}
-    return frames, rng.normal(size=(num_frames, 4)).astype(np.float32)
-
-
-def write_bair(path, seeds):
-    with path.open("wb") as file:
-        writer = RecordWriter(file)
-        for seed in seeds:
-            frames, actions = trajectory(seed)
-            example = example_class()()
-            feature = example.features.feature
-            for k in range(len(actions)):
-                feature[f"{k}/action"].floatlist.value.extend(actions[k].tolist())
-                for camera in frames:
-                    content = frames[camera][k].tobytes()
-                    feature[f"{k}/image_{camera}/encoded"].byteslist.value.append(content)
-            writer.write(example.SerializeToString())
-
-
 @pytest.mark.parametrize("camera", ["main", "aux1"])
-def test_bair_is_read_without_tensorflow(tmp_path, camera):
+def test_bair_is_read_without_tensorflow(tmp_path, camera, trajectory, write_bair):
     (tmp_path / "train").mkdir()
     write_bair(tmp_path / "train/traj_0_to_2.tfrecords", [0, 1, 2])
     write_bair(tmp_path / "train/traj_3_to_4.tfrecords", [3, 4])
@@ -87,7 +37,7 @@ def test_bair_is_read_without_tensorflow(tmp_path, camera):
         assert np.array_equal(sample.actions[1:].numpy(), actions[:-1])
 
 
-def test_a_part_of_bair_is_that_part_of_the_whole(tmp_path):
+def test_a_part_of_bair_is_that_part_of_the_whole(tmp_path, write_bair):
     for number, seeds in enumerate(([0, 1, 2], [3, 4], [5])):
         write_bair(tmp_path / f"{number}.tfrecords", seeds)
     episodes, count = benchmark_sets.bair(tmp_path, "main")
@@ -108,8 +58,8 @@ def test_a_real_bair_trajectory_is_stored_exactly(tmp_path):
     assert np.array_equal(sample.actions[1:].numpy(), arrays["action"][:-1])
 
 
-def test_features_of_all_kinds_come_back():
-    example = example_class()()
+def test_features_of_all_kinds_come_back(example_class):
+    example = example_class()
     example.features.feature["n"].int64list.value.extend([0, 1, -1, 2**62, -(2**63)])
     example.features.feature["x"].floatlist.value.extend([0.5, -2.0])
     example.features.feature["b"].byteslist.value.extend([b"", b"\xff"])
@@ -142,9 +92,9 @@ def test_a_tfrecord_cut_anywhere_is_an_error(tmp_path):
         list(read_records(path))
 
 
-def test_no_message_ends_the_process():
+def test_no_message_ends_the_process(example_class):
     rng = np.random.default_rng(0)
-    example = example_class()()
+    example = example_class()
     example.features.feature["b"].byteslist.value.append(bytes(100))
     whole = example.SerializeToString()
     for _ in range(500):
@@ -167,25 +117,10 @@ def test_moving_mnist_is_read_from_its_array(tmp_path):
         benchmark_sets.main(["moving-mnist", f"{tmp_path}/other.npy", f"{tmp_path}/out2"])
 
 
-def test_digits_stay_whole_inside_the_frame_and_move():
-    digits = np.full((3, 20, 20), 200, dtype=np.uint8)
-    episodes, _ = benchmark_sets.moving_digits(digits, 20, 40, seed=0)
-    for episode in episodes(0, 20):
-        lit = (episode.frames[..., 0] > 0).sum((1, 2))
-        assert lit.min() >= 400  # one digit at least, if one hides the other
-        assert lit.max() <= 800
-        assert (np.diff(episode.frames.astype(int), axis=0) != 0).any((1, 2, 3)).all()
-    first, again = next(episodes(5, 6)), list(episodes(0, 6))[5]
-    assert np.array_equal(first.frames, again.frames)
-
-
-def test_digits_come_from_scikit_learn_in_two_disjoint_parts(tmp_path):
-    pytest.importorskip("sklearn")
-    train, test = (benchmark_sets.load_digits(split) for split in ("train", "test"))
-    assert (len(train), len(test)) == (1500, 297)
-    assert train.max() == 255
-    benchmark_sets.main(["moving-digits", "-", f"{tmp_path}/out", "--count=5"])
-    assert ShardFolder(f"{tmp_path}/out").read(4, 20).frames.shape == (20, 64, 64, 3)
+def test_moving_digits_become_shards(tmp_path):
+    benchmark_sets.main(["moving-digits", "-", f"{tmp_path}/out", "--count=5", "--split=test"])
+    source = ShardFolder(f"{tmp_path}/out")
+    assert torch.equal(source.read(4, 20).frames, Digits(5, "val").read(4, 20).frames)
 
 
 def listed(tmp_path):

@@ -255,3 +255,14 @@ def test_a_stride_passes_frames_over():
     sample = source.read(2, 4, stride=3)
     assert torch.equal(sample.frames, source.read(2, 10).frames[::3])
     assert sample.place == source.place(2, 4, stride=3) == ("train-2", 0, 3)
+
+
+def test_actions_are_the_steps_of_the_object():
+    source = Shapes(4)
+    for index in range(4):
+        sample, scene = source.read(index, 9), source.scene(index)
+        centers = render(scene, 9).centers
+        assert sample.actions is not None
+        assert not sample.actions[0].any()
+        torch.testing.assert_close(centers[0] + sample.actions.cumsum(0), centers)
+        assert sample.actions[1].abs().sum().item() == pytest.approx(scene.speed, abs=1e-4)

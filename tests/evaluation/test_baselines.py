@@ -32,7 +32,7 @@ def test_baselines_have_the_length_that_is_asked_for(clips):
 
 
 def test_a_copy_is_found_among_the_training_clips(clips):
-    training = Neighbours(clips)
+    training = Neighbours(list(clips))
     index, distance = training.nearest(clips[[4, 1]])
     assert index.tolist() == [4, 1]
     assert distance.max() < 1e-6
@@ -46,4 +46,4 @@ def test_a_copy_is_found_among_the_training_clips(clips):
 
 
 def test_retrieval_goes_on_as_the_nearest_clip_does(clips):
-    assert torch.equal(Neighbours(clips).go_on(clips[3:4, :5], 4), clips[3:4, 5:])
+    assert torch.equal(Neighbours(list(clips)).go_on(clips[3:4, :5], 4), clips[3:4, 5:])

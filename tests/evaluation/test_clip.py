@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from evaluation.clip import CLIPFeatures, TextSimilarity, text_similarity
+from evaluation.clip import Alignment, CLIPFeatures, TextSimilarity, text_similarity
 from evaluation.perception import consistency
 
 WORDS = ["red", "circle", "blue", "square"]
@@ -73,3 +73,13 @@ def test_frames_of_any_shape_are_resized_and_a_still_clip_is_consistent(folder):
 def test_a_folder_without_weights_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"model\.safetensors is no file; give the local path"):
         CLIPFeatures(tmp_path)
+
+
+def test_a_scorer_says_how_well_the_best_caption_fits(folder, clip):
+    scorer, encoder = Alignment(str(folder)), CLIPFeatures(folder)
+    captions = ["red circle", "", "blue square red"]
+    expected = [encoder.similarity(clip[:1], [words]).mean().item() for words in captions[::2]]
+    found = scorer(clip[0], captions)
+    assert scorer.names == (*found,)
+    assert found["alignment"] == pytest.approx(max(expected), abs=1e-4)
+    assert scorer(clip[0], [""]) == {"alignment": 0.0}

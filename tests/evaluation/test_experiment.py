@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from data.shapes import Shapes
+from data import Digits, Shapes
 from evaluation.experiment import Files, Options, evaluate, weights_hash
 from evaluation.extractors import file_hash
+from evaluation.pixel import frame_mse
 from evaluation.protocols import find
+from evaluation.result import why_not_comparable
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`torch.jit"),
@@ -31,9 +33,10 @@ class Distance(nn.Module):
         return (x - y).abs().mean((1, 2, 3))
 
 
-@pytest.fixture
-def found(tmp_path):
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
     """The truth of some clips, shifted by one level, as a model's answer."""
+    tmp_path = tmp_path_factory.mktemp("evaluation")
     source = Shapes(6, "val")
     clips = torch.stack([source.read(i, 17).frames for i in range(6)])
     (tmp_path / "clips").mkdir()
@@ -67,6 +70,9 @@ def test_every_file_gives_its_figure(found):
     # One level everywhere from the clip it was copied from.
     assert figures["nearest_train_distance"]["value"] == pytest.approx(1 / 255**2, rel=1e-3)
     assert result["systems"]["real"]["figures"]["nearest_train_distance"]["value"] < 1e-12
+    # The clips themselves are among what was trained on: retrieval finds and repeats them.
+    assert result["systems"]["nearest_train"]["figures"]["psnr_frame"]["value"] == 100
+    assert result["systems"]["copy_last"]["figures"]["psnr_frame"]["value"] < 30
 
 
 def test_the_stamp_names_every_file_and_the_clips(found):
@@ -76,7 +82,8 @@ def test_the_stamp_names_every_file_and_the_clips(found):
     assert hashes["frames"] == file_hash(folder / "frames.pt")
     assert hashes["lpips"] == file_hash(folder / "distance.pt")
     assert hashes["model"] == file_hash(folder / "answer.npy")
-    assert len(hashes["data"]) == 64
+    assert len(hashes["data"]) == len(hashes["train_data"]) == 64
+    assert result["counts"]["kernel_clips"] == 2048
     assert result["counts"]["samples"] == 6
     assert result["deviations"] == ["6 units instead of 256"]
     assert "without full rank" in result["options"]["notes"][0]
@@ -88,3 +95,19 @@ def test_a_model_is_known_by_its_weights():
     assert weights_hash(first, None) != weights_hash(second)
     second.load_state_dict(first.state_dict())
     assert weights_hash(first, None) == weights_hash(second)
+
+
+def test_a_built_in_data_set_brings_its_training_clips(monkeypatch):
+    """A handful of them; other training data are another hash, and no comparison."""
+    monkeypatch.setattr("evaluation.experiment.TRAINING_CLIPS", 3)
+    options = Options(num_clips=2, batch_size=2, num_replicates=0)
+    first = evaluate(find("moving-digits"), None, None, Files(), options)
+    monkeypatch.setattr("evaluation.experiment.TRAINING_CLIPS", 4)
+    second = evaluate(find("moving-digits"), None, None, Files(), options)
+    training = torch.stack([Digits(3).read(i, 17).frames for i in range(3)])
+    answer = first.rows["nearest_train", "mse"].reshape(2, 12)
+    for unit in range(2):
+        truth = Digits(2, "val").read(unit, 17).frames[5:]
+        errors = [frame_mse(clip[None, 5:], truth[None])[0] for clip in training]
+        assert any(torch.allclose(answer[unit], error) for error in errors)
+    assert why_not_comparable(first.result, second.result)[0].startswith("train_data: another")

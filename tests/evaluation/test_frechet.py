@@ -6,6 +6,7 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from evaluation.frechet import FrechetVideoDistance, RandomFeatures3D, frechet_distance
+from evaluation.kernel import KernelVideoDistance
 
 
 class Patches(nn.Module):
@@ -115,3 +116,18 @@ def test_random_features_see_motion(clips):
     shuffled = clip[:24][:, [3, 0, 6, 2, 7, 1, 5, 4]]
     near = distance(extractor, clip[:24], clip[24:])
     assert distance(extractor, clip[:24], shuffled) > 5 * near
+
+
+@pytest.mark.parametrize("metric", [FrechetVideoDistance, KernelVideoDistance])
+def test_features_that_are_not_finite_are_refused_with_the_clip(metric):
+    class Broken(torch.nn.Module):
+        extractor_id, num_features = "broken", 2
+
+        def forward(self, clip):
+            return 1 / clip.float().mean((1, 2, 3))[:, :2]
+
+    clips = torch.full((3, 2, 4, 4, 3), 9).byte()
+    metric(Broken()).update(clips, real=True)
+    clips[1] = 0
+    with pytest.raises(ValueError, match=r"broken gives features .* not finite for clips \[1\]"):
+        metric(Broken()).update(clips, real=True)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from data.video import VideoWriter, to_model_range
-from evaluation.likelihood import bits_of, kind, scored_frames, surprise
+from evaluation.likelihood import PSEUDO_GROUPS, bits_of, kind, scored_frames, surprise
 from evaluation.surprise import _stands_out, write_surprise
+from lm import MaskGITPrior, Transformer
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def video():
 def bits(pipe, frames, latents):
     """The last bits of one pass over some frames."""
     tokens = pipe.tokenizer.encode(to_model_range(frames[None]))
-    nats = pipe.prior.score(tokens, [[]]).reshape(-1, 16).sum(1)
+    nats = pipe.prior.score(tokens, pipe.condition(None, 1)).reshape(-1, 16).sum(1)
     return (-nats / math.log(2))[-latents:].tolist()
 
 
@@ -70,15 +71,20 @@ def test_only_what_lies_far_above_the_median_stands_out():
 
 
 def test_a_masked_prior_has_a_pseudo_likelihood_and_other_priors_none(pipe, video):
-    class Masked:
-        grid = (5, 4, 4)
-
-        def pseudo_log_likelihood(self, tokens, texts):
-            return -math.log(2) * torch.ones(tokens.flatten(1).shape)
-
-    pipe.prior = Masked()
-    assert kind(pipe.prior) == "pseudo_bits"
-    assert bits_of(pipe, video[None, :17])[0].tolist() == pytest.approx([16] * 5)
+    torch.manual_seed(0)
+    pipe.prior = MaskGITPrior(Transformer(32, 2, num_heads=2), codebook_size=200, grid=[5, 4, 4])
+    assert kind(pipe.prior.eval()) == "pseudo_bits"
+    clips = torch.stack([video[:17], video[17:34]])
+    tokens = pipe.tokenizer.encode(to_model_range(clips))
+    nats = pipe.prior.pseudo_log_likelihood(tokens, pipe.condition(None, 2), PSEUDO_GROUPS)
+    expected = -nats.reshape(2, 5, 16).sum(2).double() / math.log(2)
+    torch.testing.assert_close(bits_of(pipe, clips), expected)
+    assert len(list(surprise(pipe, (frame.numpy() for frame in video[:21])))) == 6
     pipe.prior = object()
     with pytest.raises(ValueError, match="object has no likelihood"):
         next(surprise(pipe, iter([video[0].numpy()])))
+
+
+def test_no_group_of_tokens_is_a_row_or_column_of_a_usual_grid():
+    for height, width in ((4, 4), (8, 8), (16, 16), (8, 16), (32, 32), (18, 32)):
+        assert math.gcd(PSEUDO_GROUPS, width * height) == 1

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from data.shapes import Combination, Scene, render
+from evaluation import motion
 from evaluation.motion import block_flow, flow_of, is_dynamic, warping
 
 
@@ -44,6 +45,12 @@ def test_flow_survives_noise_in_the_levels(picture):
     )
     flow = flow_of(clip.clamp(0, 255).byte())[:, 12:-12, 12:-12]
     assert (flow == torch.tensor([1, 2])).all(-1).float().mean() > 0.99
+
+
+def test_a_neighbourhood_is_averaged_as_far_as_it_lies_in_the_picture():
+    pictures = torch.rand(2, 20, 30, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.avg_pool2d(pictures, 9, 1, 4, count_include_pad=False)
+    torch.testing.assert_close(motion._neighbourhood(pictures), expected)
 
 
 def test_dynamic_follows_vbenchs_rule():

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.protocols import PROTOCOLS, find, last_length, next_length
+from evaluation.lengths import last_length, next_length
+from evaluation.protocols import PROTOCOLS, find
 from evaluation.published import PUBLISHED
 
 

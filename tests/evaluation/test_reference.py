@@ -94,8 +94,6 @@ def test_what_cannot_serve_is_refused_at_once(folder, tmp_path):
         Reference(BAIR, tmp_path / "empty", 64, None, 0)
     with pytest.raises(ValueError, match="None is no folder; bair needs one with BAIR robot"):
         Reference(BAIR, None, 64, None, 0)
-    with pytest.raises(ValueError, match="moving digits cannot be drawn yet"):
-        Reference(find("moving-digits"), None, 64, None, 0)
     np.save(folder / "short.npy", np.zeros((7, 8, 8, 3), dtype=np.uint8))
     with pytest.raises(
         ValueError, match=r"1 of 5 videos have fewer than the 16 .* short.npy \(7\)"

@@ -45,7 +45,7 @@ def test_every_stride_pays_the_bits_of_the_newest_latent_frame(pipe):
     # After 24 steps the window holds frames 8 to 24.
     clip = torch.from_numpy(env.unwrapped.pictures[8:25])[None]
     tokens = pipe.tokenizer.encode(to_model_range(clip))
-    nats = pipe.prior.score(tokens, [[]])[0, -16:].sum().item()
+    nats = pipe.prior.score(tokens, pipe.condition(None, 1))[0, -16:].sum().item()
     assert paid[-1] == pytest.approx(0.5 + 2 * nats / math.log(2) / 16, rel=1e-5)
 
 

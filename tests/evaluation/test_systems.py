@@ -18,6 +18,7 @@ class Counter:
 
     size, fps, text = 16, 8.0, None
     prior = object()
+    takes_actions = True
 
     def __init__(self, stride):
         self.tokenizer = SimpleNamespace(temporal_stride=stride)
@@ -90,7 +91,12 @@ def test_actions_are_passed_on_and_missing_ones_are_named():
     actions = torch.rand(5, 4)
     system([counting(5, actions=actions)], [0], 0)
     assert torch.equal(model.asked[0]["actions"], actions[None])
-    with pytest.raises(ValueError, match=r"a video has no actions; give \.npz files"):
+    # Of two given frames the last counts, and six are not 1 + 4 k: the next length is asked for.
+    protocol = Protocol(**BASE, num_frames=6, context_frames=2, condition="actions")
+    actions = torch.rand(6, 4)
+    ModelSystem(model, protocol, seed=0)([counting(6, actions=actions)], [0], 0)
+    assert torch.equal(model.asked[1]["actions"][0, :5], actions[1:])
+    with pytest.raises(ValueError, match=r"a video has no actions; give shards that have them"):
         system([counting(5)], [0], 0)
 
 

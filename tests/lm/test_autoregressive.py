@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lm import AutoregressivePrior, Transformer
+from lm import AutoregressivePrior, Condition, Sampling, Transformer
 
-TEXTS = [[3, 1, 4], [1, 5]]
+TEXTS = Condition([[3, 1, 4], [1, 5]])
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def uncached(prior, texts, generator, context, scale):
         padded = torch.cat([flat, flat.new_zeros(1, 12 - flat.shape[1])], 1).view(1, 3, 2, 2)
         logits = prior.logits(padded, texts)[0, flat.shape[1]]
         if scale != 1:
-            bare = prior.logits(padded, [[]])[0, flat.shape[1]]
+            bare = prior.logits(padded, Condition([[]]))[0, flat.shape[1]]
             logits = bare + scale * (logits - bare)
         total = logits.double().softmax(-1).cumsum(-1)
         flat = torch.cat([flat, (total <= u.double()).sum().view(1, 1)], 1)
@@ -57,9 +57,11 @@ def uncached(prior, texts, generator, context, scale):
 @pytest.mark.parametrize("known", [0, 1])
 def test_cached_sampling_equals_uncached(prior, tokens, known, scale):
     context = tokens[:, :known]
-    sampled = prior.sample(TEXTS, generators(5, 6), context=context, guidance_scale=scale)
+    sampled = prior.sample(TEXTS, generators(5, 6), context=context, sampling=Sampling(scale))
     for i, seed in enumerate((5, 6)):
-        alone = uncached(prior, TEXTS[i : i + 1], *generators(seed), context[i : i + 1], scale)
+        alone = uncached(
+            prior, Condition(TEXTS.texts[i : i + 1]), *generators(seed), context[i : i + 1], scale
+        )
         assert torch.equal(sampled[i : i + 1], alone)
 
 
@@ -78,8 +80,10 @@ def test_a_prefix_that_sees_itself_whole_is_sampled_as_it_is_trained(tokens, tie
     for p in prior.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
     context = tokens[:1, :1]
-    sampled = prior.sample(TEXTS[:1], generators(5), context=context)
-    assert torch.equal(sampled, uncached(prior, TEXTS[:1], *generators(5), context, 1.0))
+    sampled = prior.sample(Condition(TEXTS.texts[:1]), generators(5), context=context)
+    assert torch.equal(
+        sampled, uncached(prior, Condition(TEXTS.texts[:1]), *generators(5), context, 1.0)
+    )
     before = prior.logits(tokens, TEXTS)
     changed = tokens.clone()
     changed[:, 2, 1, 0] += 1  # the last but one, which only the last may see
@@ -87,14 +91,15 @@ def test_a_prefix_that_sees_itself_whole_is_sampled_as_it_is_trained(tokens, tie
     assert torch.equal(before[:, :-1], after[:, :-1])
     assert not torch.equal(before[:, -1], after[:, -1])
     # What the last piece of a prompt is reaches every state of the prefix.
-    ids, table = prior.prefix([[3, 1, 4, 5], [3, 1, 4, 6]]), prior.rotary_table(7)
-    states = prior.transformer(prior.table()[ids], table, prior.mask(7))
+    texts = Condition([[3, 1, 4, 5], [3, 1, 4, 6]])
+    table = prior.rotary(prior.lead_places(texts))
+    states = prior.transformer(prior.lead(texts), table, prior.mask(7, 7))
     assert not torch.allclose(states[0, 0], states[1, 0])
 
 
 def test_a_sample_does_not_depend_on_its_batch(prior):
     batch = prior.sample(TEXTS, generators(5, 6))
-    assert torch.equal(batch[1:], prior.sample(TEXTS[1:], generators(6)))
+    assert torch.equal(batch[1:], prior.sample(Condition(TEXTS.texts[1:]), generators(6)))
 
 
 def test_score_is_the_sum_of_log_probabilities(prior, tokens):
@@ -116,8 +121,8 @@ def test_every_parameter_gets_a_gradient(prior, tokens):
 
 
 def test_greedy_and_top_k_one_agree(prior):
-    greedy = prior.sample(TEXTS, generators(1, 2), temperature=0.0)
-    assert torch.equal(greedy, prior.sample(TEXTS, generators(3, 4), top_k=1))
+    greedy = prior.sample(TEXTS, generators(1, 2), sampling=Sampling(temperature=0.0))
+    assert torch.equal(greedy, prior.sample(TEXTS, generators(3, 4), sampling=Sampling(top_k=1)))
 
 
 @pytest.mark.parametrize(
@@ -129,13 +134,15 @@ def test_greedy_and_top_k_one_agree(prior):
         ("temperature", -1.0),
         ("min_p", 1.5),
         ("steps", 3),
+        ("steps", 0),
+        ("choice_temperature", -1.0),
     ],
 )
 def test_sampling_arguments_out_of_range_are_refused(prior, argument, value):
     with pytest.raises(ValueError, match=argument):
-        prior.sample(TEXTS, generators(1, 2), **{argument: value})
+        prior.sample(TEXTS, generators(1, 2), sampling=Sampling(**{argument: value}))
 
 
 def test_a_prompt_that_is_too_long_is_refused(prior, tokens):
     with pytest.raises(ValueError, match="reads 4"):
-        prior.loss(tokens, [[1] * 5, []])
+        prior.loss(tokens, Condition([[1] * 5, []]))

@@ -7,10 +7,10 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from lm import AutoregressivePrior, Transformer, export
+from lm import AutoregressivePrior, Condition, Sampling, Transformer, export
 from pipeline import VideoPipeline
 
-TEXTS = [[3, 1, 4], [1, 5]]
+TEXTS = Condition([[3, 1, 4], [1, 5]])
 TOKENS = torch.randint(60, (2, 3, 2, 2), generator=torch.Generator().manual_seed(0))
 
 
@@ -81,7 +81,7 @@ def test_transformers_generates_the_same_video_tokens(prior, tmp_path):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     prompt = prior.prefix(TEXTS)
     made = theirs.generate(prompt, attention_mask=torch.ones_like(prompt))
-    sampled = prior.sample(TEXTS, [torch.Generator()] * 2, temperature=0.0)
+    sampled = prior.sample(TEXTS, [torch.Generator()] * 2, sampling=Sampling(temperature=0.0))
     codes = made[:, prior.prefix_length :] - prior.vocabulary.first_code
     assert torch.equal(codes, sampled.flatten(1))
 

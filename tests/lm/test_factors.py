@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lm import AutoregressivePrior, Transformer
+from lm import AutoregressivePrior, Condition, Sampling, Transformer
 from lm.factors import FactorTable
 
-TEXTS = [[3, 1, 4], [1, 5]]
+TEXTS = Condition([[3, 1, 4], [1, 5]])
 TOKENS = torch.randint(60, (2, 2, 2, 2), generator=torch.Generator().manual_seed(0))
 
 
@@ -45,7 +45,7 @@ def test_probabilities_of_all_codes_add_up_to_one(prior):
     """Independent heads would too, so the digits must also depend on each other."""
     every = TOKENS[:1].repeat(60, 1, 1, 1)
     every[:, 1, 1, 1] = torch.arange(60)
-    chances = prior.score(every, TEXTS[:1] * 60)[:, -1].double().exp()
+    chances = prior.score(every, Condition(TEXTS.texts[:1] * 60))[:, -1].double().exp()
     assert chances.sum().item() == pytest.approx(1, abs=1e-5)
     joint = chances.view(4, 3, 5)
     product = joint.sum((1, 2))[:, None, None] * joint.sum((0, 2))[:, None] * joint.sum((0, 1))
@@ -59,15 +59,17 @@ def test_loss_is_the_mean_of_scores(prior):
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_a_sample_does_not_depend_on_its_batch(prior, scale):
-    batch = prior.sample(TEXTS, generators(5, 6), guidance_scale=scale)
-    assert torch.equal(batch[1:], prior.sample(TEXTS[1:], generators(6), guidance_scale=scale))
+    batch = prior.sample(TEXTS, generators(5, 6), sampling=Sampling(scale))
+    assert torch.equal(
+        batch[1:], prior.sample(Condition(TEXTS.texts[1:]), generators(6), sampling=Sampling(scale))
+    )
 
 
 def test_greedy_digits_are_the_likeliest_one_after_another(prior):
-    greedy = prior.sample(TEXTS, generators(1, 2), temperature=0.0)
+    greedy = prior.sample(TEXTS, generators(1, 2), sampling=Sampling(temperature=0.0))
     every = greedy[:1].repeat(60, 1, 1, 1)
     every[:, 1, 1, 1] = torch.arange(60)
-    joint = prior.score(every, TEXTS[:1] * 60)[:, -1].exp().view(4, 3, 5)
+    joint = prior.score(every, Condition(TEXTS.texts[:1] * 60))[:, -1].exp().view(4, 3, 5)
     first = joint.sum((0, 1)).argmax()
     second = joint[:, :, first].sum(0).argmax()
     third = joint[:, second, first].argmax()
@@ -76,10 +78,12 @@ def test_greedy_digits_are_the_likeliest_one_after_another(prior):
 
 def test_samples_follow_the_probabilities(prior):
     context = TOKENS[:1, :1].repeat(600, 1, 1, 1)
-    drawn = prior.sample([[]] * 600, generators(*range(600)), context=context)[:, 1, 0, 0]
+    drawn = prior.sample(Condition([[]] * 600), generators(*range(600)), context=context)[
+        :, 1, 0, 0
+    ]
     every = torch.cat([TOKENS[:1, :1], TOKENS[:1, 1:]], 1).repeat(60, 1, 1, 1)
     every[:, 1, 0, 0] = torch.arange(60)
-    chances = prior.score(every, [[]] * 60)[:, 4].exp()
+    chances = prior.score(every, Condition([[]] * 60))[:, 4].exp()
     seen = torch.bincount(drawn, minlength=60) / 600
     assert (seen - chances).abs().sum() / 2 < 0.17  # total variation; chance of noise alone 0.12
     uniform = torch.full((60,), 1 / 60)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lm.logits import probabilities
+from lm.sampling import Sampling
 
 LOGITS = 2 * torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
 
@@ -14,18 +15,18 @@ def kept(chances):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_temperature_divides_logits(temperature):
-    chances = probabilities(LOGITS, temperature, None, None, None)
+    chances = probabilities(LOGITS, Sampling(temperature=temperature))
     torch.testing.assert_close(chances, (LOGITS / temperature).softmax(-1))
 
 
 def test_top_k_keeps_the_likeliest():
-    chances = probabilities(LOGITS, 1.0, 3, None, None)
+    chances = probabilities(LOGITS, Sampling(top_k=3))
     assert kept(chances) == [set(row.tolist()) for row in LOGITS.topk(3).indices]
 
 
 @pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 1.0])
 def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p):
-    chances = probabilities(LOGITS, 1.0, None, top_p, None)
+    chances = probabilities(LOGITS, Sampling(top_p=top_p))
     for row, left in zip(LOGITS.softmax(-1), kept(chances), strict=True):
         total, expected = 0.0, set()
         for token in row.argsort(descending=True).tolist():
@@ -37,7 +38,7 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p):
 
 @pytest.mark.parametrize("min_p", [0.0, 0.1, 0.5, 1.0])
 def test_min_p_keeps_what_is_not_far_below_the_likeliest(min_p):
-    chances, whole = probabilities(LOGITS, 1.0, None, None, min_p), LOGITS.softmax(-1)
+    chances, whole = probabilities(LOGITS, Sampling(min_p=min_p)), LOGITS.softmax(-1)
     for row, left, drawn in zip(whole, kept(chances), chances, strict=True):
         expected = {i for i in range(12) if row[i] >= min_p * max(row)}
         assert left == expected
@@ -46,6 +47,5 @@ def test_min_p_keeps_what_is_not_far_below_the_likeliest(min_p):
 
 
 def test_greedy_is_one_token():
-    assert kept(probabilities(LOGITS, 0.0, None, 0.5, 0.5)) == [
-        {i} for i in LOGITS.argmax(-1).tolist()
-    ]
+    greedy = Sampling(temperature=0.0, top_p=0.5, min_p=0.5)
+    assert kept(probabilities(LOGITS, greedy)) == [{i} for i in LOGITS.argmax(-1).tolist()]

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import MaskGITPrior, Transformer
-from lm.maskgit import lowest, masked_share
+from lm import Condition, MaskGITPrior, Sampling, Transformer
+from lm.masking import draw_masks
 
-TEXTS = [[3, 1, 4], [1, 5]]
+TEXTS = Condition([[3, 1, 4], [1, 5]])
 TOKENS = torch.randint(17, (2, 3, 2, 4), generator=torch.Generator().manual_seed(0))
 
 
@@ -51,28 +51,14 @@ def watch(prior, monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ("cosine", [1, math.cos(math.pi / 8), math.sqrt(0.5), 0]),
-        ("linear", [1, 0.75, 0.5, 0]),
-        ("exponential", [15 / 16, 7 / 8, 3 / 4, 0]),
-    ],
-)
-def test_schedules_are_those_of_the_paper(schedule, expected):
-    ratio = torch.tensor([0, 0.25, 0.5, 1], dtype=torch.double)
-    share = masked_share(schedule, ratio, torch.tensor([16] * 4))
-    torch.testing.assert_close(share, torch.tensor(expected, dtype=torch.double))
-
-
 def test_a_masked_token_is_not_read_and_every_other_is(prior):
     masked = torch.zeros(2, 24, dtype=torch.bool)
     masked[:, 5] = True
-    before = prior.logits(TOKENS.flatten(1), masked, TEXTS)
+    before = prior.logits(TOKENS, masked, TEXTS)
     for place in (0, 5, 23):
         changed = TOKENS.flatten(1).clone()
         changed[:, place] = (changed[:, place] + 1) % 17
-        after = prior.logits(changed, masked, TEXTS)
+        after = prior.logits(changed.view_as(TOKENS), masked, TEXTS)
         assert torch.equal(before, after) == (place == 5)
 
 
@@ -82,7 +68,9 @@ def test_only_unknown_tokens_count_in_the_schedule(monkeypatch, schedule, known)
     """Peers count the given tokens too, and so draw most unknown ones in the first step."""
     prior, steps = new_prior(schedule=schedule), 6
     calls = watch(prior, monkeypatch)
-    sampled = prior.sample(TEXTS, generators(1, 2), context=TOKENS[:, :known], steps=steps)
+    sampled = prior.sample(
+        TEXTS, generators(1, 2), context=TOKENS[:, :known], sampling=Sampling(steps=steps)
+    )
     assert torch.equal(sampled[:, :known], TOKENS[:, :known])
     unknown = 24 - 8 * known
     share = {
@@ -99,21 +87,20 @@ def test_only_unknown_tokens_count_in_the_schedule(monkeypatch, schedule, known)
 
 def test_a_token_once_kept_is_never_drawn_again(prior, monkeypatch):
     calls = watch(prior, monkeypatch)
-    final = prior.sample(TEXTS, generators(1, 2), steps=8).flatten(1)
+    final = prior.sample(TEXTS, generators(1, 2), sampling=Sampling(steps=8)).flatten(1)
     for (_, before, _), (tokens, after, _) in itertools.pairwise(calls):
         assert not (after & ~before).any()
-        assert torch.equal(tokens[~after], final[~after])
+        assert torch.equal(tokens.flatten(1)[~after], final[~after])
 
 
 def test_without_noise_the_surest_tokens_are_kept_first(prior):
     """One step of greedy decoding against the definition."""
     masked = torch.ones(2, 24, dtype=torch.bool)
-    chances = prior.logits(TOKENS.flatten(1), masked, TEXTS).softmax(-1)
+    chances = prior.logits(TOKENS, masked, TEXTS).softmax(-1)
     sureness, guesses = chances.max(-1)
     kept = sureness.sort(descending=True).indices[:, : 24 - math.floor(24 * math.sqrt(0.5))]
-    sampled = prior.sample(
-        TEXTS, generators(1, 2), steps=2, temperature=0.0, choice_temperature=0.0
-    )
+    sampling = Sampling(steps=2, temperature=0.0, choice_temperature=0.0)
+    sampled = prior.sample(TEXTS, generators(1, 2), sampling=sampling)
     assert torch.equal(sampled.flatten(1).gather(1, kept), guesses.gather(1, kept))
 
 
@@ -122,13 +109,19 @@ def test_temperature_has_an_effect(prior):
     drawn = {
         temperature: torch.cat(
             [
-                prior.sample(TEXTS, generators(2 * i, 2 * i + 1), temperature=temperature, steps=1)
+                prior.sample(
+                    TEXTS,
+                    generators(2 * i, 2 * i + 1),
+                    sampling=Sampling(temperature=temperature, steps=1),
+                )
                 for i in range(40)
             ]
         )
         for temperature in (0.25, 1.0, 4.0)
     }
-    chances = prior.logits(TOKENS[:1].flatten(1), torch.ones(1, 24, dtype=torch.bool), TEXTS[:1])
+    chances = prior.logits(
+        TOKENS[:1], torch.ones(1, 24, dtype=torch.bool), Condition(TEXTS.texts[:1])
+    )
     expected = [(chances / t).softmax(-1).max(-1).values.mean().item() for t in drawn]
     best = chances.argmax(-1)
     seen = [(sample[::2].flatten(1) == best).float().mean().item() for sample in drawn.values()]
@@ -139,7 +132,8 @@ def test_temperature_has_an_effect(prior):
 def test_choice_temperature_decides_which_tokens_are_kept(prior, monkeypatch):
     calls = watch(prior, monkeypatch)
     for temperature in (0.0, 0.0, 50.0):
-        prior.sample(TEXTS, generators(1, 2), steps=2, choice_temperature=temperature)
+        sampling = Sampling(steps=2, choice_temperature=temperature)
+        prior.sample(TEXTS, generators(1, 2), sampling=sampling)
     kept = [masked for _, masked, _ in calls[1::2]]
     assert torch.equal(kept[0], kept[1])
     assert not torch.equal(kept[0], kept[2])
@@ -147,16 +141,20 @@ def test_choice_temperature_decides_which_tokens_are_kept(prior, monkeypatch):
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_a_sample_does_not_depend_on_its_batch(prior, scale):
-    batch = prior.sample(TEXTS, generators(5, 6), guidance_scale=scale)
-    assert torch.equal(batch[1:], prior.sample(TEXTS[1:], generators(6), guidance_scale=scale))
+    batch = prior.sample(TEXTS, generators(5, 6), sampling=Sampling(scale))
+    assert torch.equal(
+        batch[1:], prior.sample(Condition(TEXTS.texts[1:]), generators(6), sampling=Sampling(scale))
+    )
 
 
 def test_guidance_is_the_formula_in_one_batch(prior, monkeypatch):
     masked = torch.ones(2, 24, dtype=torch.bool)
-    flat = TOKENS.flatten(1)
-    conditional, bare = (prior.logits(flat, masked, texts) for texts in (TEXTS, [[], []]))
+    conditional, bare = (
+        prior.logits(TOKENS, masked, texts) for texts in (TEXTS, Condition([[], []]))
+    )
     calls = watch(prior, monkeypatch)
-    greedy = prior.sample(TEXTS, generators(1, 2), steps=1, temperature=0.0, guidance_scale=3.0)
+    sampling = Sampling(guidance_scale=3.0, temperature=0.0, steps=1)
+    greedy = prior.sample(TEXTS, generators(1, 2), sampling=sampling)
     assert torch.equal(greedy.flatten(1), (bare + 3 * (conditional - bare)).argmax(-1))
     assert [len(tokens) for tokens, _, _ in calls] == [4]
 
@@ -167,7 +165,7 @@ def test_the_null_condition_is_what_dropping_a_text_trains(prior):
         prior.loss(TOKENS, texts, drop, torch.Generator().manual_seed(0)).item()
         for texts, drop in (
             (TEXTS, torch.tensor([True, True])),
-            ([[], []], None),
+            (Condition([[], []]), None),
             (TEXTS, torch.tensor([False, False])),
         )
     ]
@@ -176,45 +174,14 @@ def test_the_null_condition_is_what_dropping_a_text_trains(prior):
 
 def test_loss_is_the_smoothed_cross_entropy_of_masked_tokens():
     prior = new_prior(label_smoothing=0.1)
-    masked = prior._draw_masks(torch.Size([2, 3, 2, 4]), torch.Generator().manual_seed(4))
+    generator = torch.Generator().manual_seed(4)
+    masked = draw_masks(TOKENS.shape, "cosine", 0.25, generator)
     flat = TOKENS.flatten(1)
-    log_chances = prior.logits(flat, masked, TEXTS).log_softmax(-1)
+    log_chances = prior.logits(TOKENS, masked, TEXTS).log_softmax(-1)
     target = 0.9 * F.one_hot(flat, 17) + 0.1 / 17
     expected = -(target * log_chances).sum(-1)[masked].mean()
     loss = prior.loss(TOKENS, TEXTS, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(loss, expected)
-
-
-def test_training_masks_shares_by_the_schedule(prior):
-    prior.context_share = 0.0
-    masked = prior._draw_masks(torch.Size([20_000, 3, 2, 4]), torch.Generator().manual_seed(0))
-    counts = masked.sum(1)
-    assert counts.min() == 1
-    # u = 2 / pi arccos(share) is uniform, so floor(24 share) < k in 2 / pi arcsin(k / 24) of draws.
-    for k in (6, 12, 18, 23):
-        seen = (counts < k).double().mean().item()
-        assert seen == pytest.approx(2 / math.pi * math.asin(k / 24), abs=0.02)
-    assert masked.double().mean(0).std() < 0.01
-
-
-def test_training_gives_whole_first_frames_as_a_continuation_has_them(prior):
-    prior.context_share = 1.0
-    masked = prior._draw_masks(torch.Size([4000, 3, 2, 4]), torch.Generator().manual_seed(0)).view(
-        -1, 3, 8
-    )
-    assert not masked[:, 0].any()
-    one = masked[:, 1].any(1)
-    assert one.double().mean().item() == pytest.approx(0.5, abs=0.05)
-    assert masked[:, 2].any(1).double().mean() > 0.9
-
-
-def test_corruption_replaces_up_to_its_share_of_tokens():
-    prior = new_prior(corruption=0.4)
-    tokens = torch.zeros(4000, 24, dtype=torch.long)
-    changed = prior._corrupt(tokens, torch.Generator().manual_seed(0)) != 0
-    assert changed.double().mean().item() == pytest.approx(0.2 * 16 / 17, abs=0.01)
-    assert changed.double().mean(1).max() <= 0.4 + 0.35
-    assert torch.equal(new_prior()._corrupt(tokens, None), tokens)
 
 
 def test_pseudo_likelihood_masks_one_token_at_a_time(prior):
@@ -222,29 +189,29 @@ def test_pseudo_likelihood_masks_one_token_at_a_time(prior):
     for n in (0, 11, 23):
         masked = torch.zeros(2, 24, dtype=torch.bool)
         masked[:, n] = True
-        chances = prior.logits(flat, masked, TEXTS).log_softmax(-1)
+        chances = prior.logits(TOKENS, masked, TEXTS).log_softmax(-1)
         expected = chances[torch.arange(2), n, flat[:, n]]
         torch.testing.assert_close(scores[:, n], expected)
     assert not hasattr(prior, "score")
     whole = prior.pseudo_log_likelihood(TOKENS, TEXTS, groups=1)
-    chances = prior.logits(flat, torch.ones_like(flat, dtype=torch.bool), TEXTS).log_softmax(-1)
+    chances = prior.logits(TOKENS, torch.ones_like(flat, dtype=torch.bool), TEXTS).log_softmax(-1)
     torch.testing.assert_close(whole, chances.gather(-1, flat[..., None])[..., 0])
 
 
 def test_unknown_tokens_may_lie_anywhere_and_in_different_numbers(prior):
     unknown = torch.rand(2, 3, 2, 4, generator=torch.Generator().manual_seed(3)) < 0.5
     unknown[0, 1] = False
-    filled = prior.fill(TOKENS, unknown, TEXTS, generators(1, 2), steps=5)
+    filled = prior.fill(TOKENS, unknown, TEXTS, generators(1, 2), sampling=Sampling(steps=5))
     assert torch.equal(filled[~unknown], TOKENS[~unknown])
     assert not torch.equal(filled, TOKENS)
-    alone = prior.fill(TOKENS[1:], unknown[1:], TEXTS[1:], generators(2), steps=5)
+    alone = prior.fill(
+        TOKENS[1:],
+        unknown[1:],
+        Condition(TEXTS.texts[1:]),
+        generators(2),
+        sampling=Sampling(steps=5),
+    )
     assert torch.equal(filled[1:], alone)
-
-
-def test_lowest_takes_the_count_of_each_row():
-    values = torch.tensor([[3.0, 1.0, 2.0], [1.0, 3.0, torch.inf]])
-    expected = torch.tensor([[False, True, True], [False, False, False]])
-    assert torch.equal(lowest(values, torch.tensor([2, 0])), expected)
 
 
 def test_every_parameter_gets_a_gradient(prior):
@@ -256,10 +223,9 @@ def test_every_parameter_gets_a_gradient(prior):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"steps": 25}, "24 unknown"),
-        ({"steps": 0}, "24 unknown"),
-        ({"steps": 9, "context": TOKENS[:, :2]}, "8 unknown"),
-        ({"top_p": 0.0}, "top_p"),
+        ({"sampling": Sampling(steps=25)}, "24 unknown"),
+        ({"sampling": Sampling(steps=9), "context": TOKENS[:, :2]}, "8 unknown"),
+        ({"sampling": Sampling(quantize="int8")}, "leave quantize out"),
         ({"context": TOKENS}, "3 of them given"),
         ({"num_latent_frames": 4}, "1 to 3"),
         ({"context": TOKENS[:1, :1]}, "1 contexts"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import AutoregressivePrior, MaskGITPrior, Transformer
+from lm import AutoregressivePrior, Condition, MaskGITPrior, Sampling, Transformer
 from lm.packing import Int8Projection, OneDNNProjection, Projection, pack, packed
 
 
@@ -58,9 +58,11 @@ def test_int8_sampling_draws_nearly_the_same():
     prior = AutoregressivePrior(Transformer(width=64, depth=2, num_heads=2), 50, [3, 4, 4]).eval()
     for p in prior.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
-    texts, generators = [[i] for i in range(24)], [torch.Generator() for _ in range(24)]
-    whole = prior.sample(texts, generators, num_latent_frames=1, temperature=0.0)
-    small = prior.sample(texts, generators, num_latent_frames=1, temperature=0.0, quantize="int8")
+    texts, generators = Condition([[i] for i in range(24)]), [torch.Generator() for _ in range(24)]
+    whole, small = (
+        prior.sample(texts, generators, num_latent_frames=1, sampling=sampling)
+        for sampling in (Sampling(temperature=0.0), Sampling(temperature=0.0, quantize="int8"))
+    )
     same = (whole == small).flatten(1)
     assert same[:, 0].float().mean() > 0.8
     assert not torch.is_inference(small)
@@ -72,8 +74,8 @@ def test_under_autocast_sampling_is_that_of_a_model_in_bfloat16():
     for p in prior.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
     with torch.autocast("cpu", torch.bfloat16):
-        ours = prior.sample([[1], [2]], [torch.Generator(), torch.Generator()])
-    half = prior.bfloat16().sample([[1], [2]], [torch.Generator(), torch.Generator()])
+        ours = prior.sample(Condition([[1], [2]]), [torch.Generator(), torch.Generator()])
+    half = prior.bfloat16().sample(Condition([[1], [2]]), [torch.Generator(), torch.Generator()])
     assert torch.equal(ours, half)
 
 
@@ -82,8 +84,10 @@ def test_a_masked_prior_samples_under_autocast_too():
     prior = MaskGITPrior(Transformer(width=64, depth=2, num_heads=2), 50, [2, 4, 4]).eval()
     for p in prior.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
-    arguments = {"steps": 1, "temperature": 0.0}
-    whole = prior.sample([[1], [2]], [torch.Generator(), torch.Generator()], **arguments)
+    arguments = {"sampling": Sampling(steps=1, temperature=0.0)}
+    whole = prior.sample(Condition([[1], [2]]), [torch.Generator(), torch.Generator()], **arguments)
     with torch.autocast("cpu", torch.bfloat16):
-        half = prior.sample([[1], [2]], [torch.Generator(), torch.Generator()], **arguments)
+        half = prior.sample(
+            Condition([[1], [2]]), [torch.Generator(), torch.Generator()], **arguments
+        )
     assert (whole == half).float().mean() > 0.8

@@ -21,6 +21,10 @@ FOLDER = Path("configs/paper")
         ("tats", 1024, 24 * 12 * 1024**2 + 2 * 16384 * 1024),
         ("magvit_l", 1024, 305e6),
         ("lwm_7b", 32768, 6.74e9),  # Llama 2 7B
+        ("magvit_v2", 1280, 840e6),
+        ("videopoet_8b", 1280, 8e9),
+        ("phenaki", 1536, 1.8e9),
+        ("maskvit", 4096, 24 * 12 * 1024**2 + 2 * 1024**2),
     ],
 )
 def test_a_prior_has_its_published_size(name, tokens, parameters):
@@ -44,4 +48,8 @@ def test_every_recipe_is_looked_at():
         "tats",
         "magvit_l",
         "lwm_7b",
+        "magvit_v2",
+        "videopoet_8b",
+        "phenaki",
+        "maskvit",
     }

@@ -1,7 +1,7 @@
 import torch
 
 from layers.rope import rotary_table, rotate
-from lm.sequence import positions
+from lm.sequence import lattice, line
 
 
 def test_products_depend_on_differences_only():
@@ -29,7 +29,15 @@ def test_equal_axes_are_the_rotary_positions_of_llama():
 
 
 def test_text_stands_before_the_grid():
-    axes = positions(3, (2, 2, 2)).tolist()
-    assert axes[:4] == [[0, 0, 0], [1, 1, 1], [2, 2, 2], [3, 3, 3]]
-    assert axes[-1] == [4, 4, 4]
-    assert axes[5] == [3, 4, 3]
+    assert line(3).tolist() == [[0, 0, 0], [1, 1, 1], [2, 2, 2]]
+    axes = lattice((2, 2, 2), 3).flatten(0, 1).tolist()
+    assert (axes[0], axes[2], axes[-1]) == ([3, 3, 3], [3, 4, 3], [4, 4, 4])
+    coarse = lattice((1, 2, 2), 3, start=1, step=2)[0].tolist()
+    assert coarse == [[4, 3, 3], [4, 3, 5], [4, 5, 3], [4, 5, 5]]
+
+
+def test_the_gradient_is_that_of_the_formula():
+    table = rotary_table(torch.randint(50, (7, 3)), 12, 100.0).double()
+    x = torch.randn(2, 3, 7, 12, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: rotate(x, table), x)
+    assert torch.equal(rotate(x, table), rotate(x.detach(), table))

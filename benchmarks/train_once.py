@@ -1,0 +1,39 @@
+"""A training of a study, by the public command: done once, gone on with where it was stopped."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def train_once(config: dict[str, Any], root: Path) -> float:
+    """Train what a configuration says in a folder, unless that is done.
+
+    Args:
+        config: As `train.py fit` takes it; where it writes is set here.
+        root: Folder of the run; the model folder is `root`/model.
+
+    Returns:
+        The seconds it took, over all calls.
+    """
+    done, last = root / "seconds.json", root / "checkpoints" / "last.ckpt"
+    facts = json.loads(done.read_text()) if done.is_file() else {"seconds": 0.0, "done": False}
+    if facts["done"]:
+        return facts["seconds"]
+    root.mkdir(parents=True, exist_ok=True)
+    config["trainer"]["default_root_dir"], config["export"] = str(root), str(root / "model")
+    path = root / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "train.py", "fit", f"--config={path}"]
+    command += ["--ckpt_path=last"] if last.is_file() else []
+    started = time.monotonic()
+    code = subprocess.run(command, check=False).returncode
+    facts = {"seconds": facts["seconds"] + time.monotonic() - started, "done": code == 0}
+    done.write_text(json.dumps(facts) + "\n")
+    if code:
+        sys.exit(f"the training in {root} stopped; the same command goes on from there")
+    return facts["seconds"]

@@ -1,0 +1,160 @@
+"""One batch of videos, made window after window from what a request says."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lm.actions import by_latent_frame
+from lm.condition import Condition, Guide
+from lm.prior import Prior
+from lm.sampling import Sampling
+from lm.tasks import edge_guide, end_guide, hole_guide, prior_task, small_guide, with_means
+from lm.windows import Span, plan
+
+
+@runtime_checkable
+class Codec(Protocol):
+    """What turns pixels into tokens and back: a tokenizer."""
+
+    temporal_stride: int
+
+    def encode(self, clip: Tensor) -> Tensor: ...
+
+    def decode(self, tokens: Tensor) -> Tensor: ...
+
+    def num_latent_frames(self, num_frames: int) -> int: ...
+
+    def num_frames(self, num_latent_frames: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What is to be made, as the prior and the tokenizers read it; pixels in [-1, 1].
+
+    Args:
+        prior: Models the tokens.
+        codec: The tokenizer of the video.
+        guide_codec: The tokenizer of guides.
+        task: What is to be done, a key of `lm.request.NEEDS`.
+        parts: Texts and classes of each part of the video.
+        ends: Frames up to the end of each part.
+        context: Frames to go on from.
+        guide: Key frames, one more than parts, or a video as long as the one to be made.
+        hole: True where a guide is to be made anew.
+        actions: Bins; row k leads to frame k.
+        features: A row for each latent frame.
+    """
+
+    prior: Prior
+    codec: Codec
+    guide_codec: Codec
+    task: str
+    parts: list[Condition]
+    ends: list[int]
+    context: Float[Tensor, "B 3 T H W"] | None = None
+    guide: Float[Tensor, "B 3 T2 H2 W2"] | None = None
+    hole: Bool[Tensor, "B T2 H2 W2"] | None = None
+    actions: Int[Tensor, "B T3 A"] | None = None
+    features: Float[Tensor, "B t F"] | None = None
+
+    def check(self, sampling: Sampling) -> None:
+        """Look at every window before the first is sampled.
+
+        Raises:
+            ValueError: The prior cannot be told this, or cannot sample so.
+        """
+        latents, checked = self.codec.num_latent_frames(self.ends[-1]), -1
+        if self.features is not None and self.features.shape[1] != latents:
+            raise ValueError(
+                f"features have {self.features.shape[1]} rows, but the video has {latents} latent "
+                "frames; give one row for each"
+            )
+        for span in self._spans():
+            kept = self.codec.num_latent_frames(span.kept) if span.kept else 0
+            frames = self.codec.num_latent_frames(span.stop - span.start) - kept
+            self.prior.check_sampling(
+                sampling, frames * self.prior.num_tokens // self.prior.grid[0]
+            )
+            part = self._part(span)
+            if part > checked:  # the first window of a part
+                self.prior.prefix(self.condition(span))
+                checked = part
+
+    @torch.no_grad()
+    def windows(
+        self, generators: list[torch.Generator], sampling: Sampling
+    ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
+        """Yield the context, then the new frames of each window."""
+        tail = self.context
+        if tail is not None:
+            yield tail
+        for span in self._spans():
+            known = tail[:, :, -span.kept :] if tail is not None else None
+            tokens = self.prior.sample(
+                self.condition(span),
+                generators,
+                sampling=sampling,
+                context=self.codec.encode(known) if known is not None else None,
+                num_latent_frames=self.codec.num_latent_frames(span.stop - span.start),
+            )
+            clip = self.codec.decode(tokens).float().clamp(-1, 1)
+            new = self._with_known_pixels(clip, span)[:, :, span.kept :]
+            tail = new if known is None else torch.cat([known, new], dim=2)
+            yield new
+
+    def condition(self, span: Span) -> Condition:
+        """Return what a window is conditioned on."""
+        condition, stride = self.parts[self._part(span)], self.codec.temporal_stride
+        actions, features = self.actions, self.features
+        if actions is not None:
+            actions = by_latent_frame(actions[:, span.start : span.stop], stride)
+        if features is not None:
+            first = span.start // stride
+            features = features[:, first : first + self.codec.num_latent_frames(_length(span))]
+        guide, task = self._guide(span), prior_task(self.task)
+        return replace(condition, task=task, guide=guide, actions=actions, features=features)
+
+    def _part(self, span: Span) -> int:
+        """Return whose text and class a window has; all gaps between key frames share one."""
+        return min(span.part, len(self.parts) - 1)
+
+    def _guide(self, span: Span) -> Guide | None:
+        encode = self.guide_codec.encode
+        if self.guide is None:
+            return None
+        if self.task == "interpolate":
+            end = self.codec.num_latent_frames(_length(span)) - 1
+            return end_guide(encode, self.guide[:, :, span.part + 1, None], end)
+        clip = self.guide[:, :, span.start : span.stop]
+        if self.task == "control":
+            return edge_guide(encode, clip)
+        if self.task == "upscale":
+            return small_guide(encode, clip)
+        assert self.hole is not None
+        return hole_guide(encode, clip, self.hole[:, span.start : span.stop])
+
+    def _with_known_pixels(
+        self, clip: Float[Tensor, "B 3 T H W"], span: Span
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Put what a guide shows of the pixels back over what was sampled."""
+        if self.guide is not None and self.hole is not None:
+            hole = self.hole[:, None, span.start : span.stop]
+            return torch.where(hole, clip, self.guide[:, :, span.start : span.stop])
+        if self.guide is not None and self.task == "upscale":
+            return with_means(clip, self.guide[:, :, span.start : span.stop]).clamp(-1, 1)
+        if self.guide is not None and self.task == "interpolate":
+            return torch.cat([clip[:, :, :-1], self.guide[:, :, span.part + 1, None]], dim=2)
+        return clip
+
+    def _spans(self) -> Iterator[Span]:
+        known = self.context.shape[2] if self.context is not None else 0
+        window, stride = self.codec.num_frames(self.prior.grid[0]), self.codec.temporal_stride
+        return plan(self.ends, known, window, stride)
+
+
+def _length(span: Span) -> int:
+    return span.stop - span.start

@@ -1,0 +1,67 @@
+"""What a request names on disk: the end of a video, a guide, a mask."""
+
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from data.video import iterate_frames, probe
+from lm.tasks import UPSCALE
+
+
+def last_frames(path: Path, frames: int, size: int, fps: float) -> UInt8[Tensor, "T H W 3"]:
+    """Return the last frames of a video at the size that a model knows, and at most at its rate."""
+    info = probe(path)
+    last = deque(iterate_frames(path, size, fps=fps), maxlen=frames)
+    if len(last) < frames:
+        raise ValueError(
+            f"{path} has {len(last)} frames at {fps:g} a second, but {frames} are asked for; "
+            "ask for fewer"
+        )
+    if (info.height, info.width) != (size, size):
+        print(f"{path}: {info.height} x {info.width} resized and cropped to {size}")
+    return torch.from_numpy(np.stack(last))
+
+
+def guide_frames(
+    path: Path, task: str, size: int, fps: float, stride: int
+) -> UInt8[Tensor, "T H W 3"]:
+    """Return the frames of a guide.
+
+    Args:
+        path: A video.
+        task: "interpolate" takes its first and last frame, every other task the first 1 + s k.
+        size: Of the model; for "upscale" a smaller one is read.
+        fps: Of the model.
+        stride: s.
+    """
+    size = size // UPSCALE if task == "upscale" else size
+    clip = torch.from_numpy(np.stack(list(iterate_frames(path, size, fps=fps))))
+    if task == "interpolate":
+        return clip[[0, -1]] if len(clip) > 1 else clip
+    return clip[: 1 + (len(clip) - 1) // stride * stride]
+
+
+def bright(path: Path, size: int) -> Bool[Tensor, "T H W"]:
+    """Return where a picture or a video is brighter than half."""
+    frames = np.stack(list(iterate_frames(path, size)))
+    return torch.from_numpy(frames.mean(-1) > 127)
+
+
+def box(corners: list[int], size: int, inside: bool) -> Bool[Tensor, "H W"]:
+    """Return True inside a box, or outside it.
+
+    Args:
+        corners: Top, left, bottom, right in pixels; the last two are not part of it.
+        size: Height and width of the picture.
+        inside: Whether True is inside.
+    """
+    top, left, bottom, right = corners
+    if not (0 <= top < bottom <= size and 0 <= left < right <= size):
+        raise ValueError(f"the box is {corners}, but must lie in 0 ... {size}, top left first")
+    mask = torch.full((size, size), not inside)
+    mask[top:bottom, left:right] = inside
+    return mask

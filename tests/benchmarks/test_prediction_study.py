@@ -1,0 +1,114 @@
+"""The study's models build, no part is done twice, and its verdict follows its table."""
+
+import json
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+
+from benchmarks import prediction_study, train_once
+from benchmarks.prediction_study import ROWS, Line, beaten, lines, markdown
+from data.source import ClipSource
+from training.module import TrainedModule
+
+
+@pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_model_builds_and_a_prior_fits_its_tokenizer(row, tmp_path):
+    configs = (
+        prediction_study.tokenizer_config(row.data, row.bottleneck, 7),
+        prediction_study.prior_config(row, tmp_path, 9),
+    )
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(TrainedModule, "model")
+    parser.add_subclass_arguments(ClipSource, "train")
+    models = []
+    for config in configs:
+        given = {"model": config["model"], "train": config["data"]["train"]}
+        with torch.device("meta"):
+            built = parser.instantiate(parser.parse_object(given))
+        models.append(built["model"])
+        assert type(built["train"]).__name__ == prediction_study.SOURCES[row.data]
+    tokenizer, prior = models
+    assert (tokenizer.max_steps, prior.max_steps) == (7, 9)
+    assert tokenizer.tokenizer.codebook_size == prior.prior.vocabulary.codebook_size
+    assert type(tokenizer.tokenizer.quantizer).__name__ == row.bottleneck
+    assert ("MaskGIT" in type(prior.prior).__name__) == (row.prior == "MaskGIT")
+
+
+def figure(low, high, up=True):
+    middle = (low + high) / 2
+    return {"value": middle, "low": low, "high": high, "higher_is_better": up}
+
+
+def answer(model, baselines):
+    """A result of evaluate.py with these PSNRs and, falling, distances."""
+    both = lambda low, high: {
+        "figures": {
+            "psnr_frame": figure(low, high),
+            "frechet_rand3d-seed0": figure(-high, -low, up=False),
+        }
+    }
+    systems = {"model": both(*model), **{k: both(*v) for k, v in baselines.items()}}
+    return {"systems": systems, "commit": "abc", "counts": {"units": 4}}
+
+
+@pytest.fixture
+def found():
+    known = {"copy_last": (10, 12), "nearest_train": (13, 15), "real": (99, 100)}
+    shapes = {row: answer((16, 18), known) for row in ROWS if row.data == "captioned shapes"}
+    return shapes | {ROWS[-1]: answer((14, 18), known)}
+
+
+def test_a_baseline_is_beaten_only_outside_its_interval(found):
+    told = beaten(lines(found))
+    names = ("psnr_frame", "frechet_rand3d-seed0")
+    assert told == {
+        "captioned shapes": dict.fromkeys(names, True),
+        "moving digits": dict.fromkeys(names, False),  # 14 to 18 reaches into 13 to 15
+    }
+
+
+def test_the_table_has_each_baseline_once_and_no_truth(found, tmp_path):
+    table = lines(found)
+    systems = [line.system for line in table if line.data == "captioned shapes"]
+    assert systems == ["FSQ, AR", "FSQ, MaskGIT", "LFQ, AR", "VQ, AR", "copy_last", "nearest_train"]
+    prediction_study.write(tmp_path, found, 600.0)
+    page = (tmp_path / "prediction_study.md").read_text()
+    assert "commit abc; 10 minutes of training" in page
+    assert page.count("| copy_last | 11 (10 to 12) |") == 2
+    assert (
+        "moving digits FSQ with AR beats every baseline, outside all intervals, in: nothing" in page
+    )
+    stored = json.loads((tmp_path / "prediction_study.json").read_text())
+    assert len(stored["table"]) == 6 + 3
+
+
+def test_bits_of_a_masked_prior_say_what_they_are():
+    bits = prediction_study._chosen({"pseudo_bits_per_token": figure(2, 4, up=False)})
+    table = [Line("d", "FSQ, AR", {}), Line("d", "FSQ, MaskGIT", bits)]
+    assert "3 (2 to 4) (pseudo) |" in markdown(table, "")
+    plain = prediction_study._chosen({"bits_per_token": figure(2, 4, up=False)})
+    assert "pseudo" not in markdown([Line("d", "FSQ, AR", plain)], "")
+
+
+def test_a_training_is_done_once_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    asked, codes = [], [1, 0]
+
+    class Done:
+        def __init__(self, command):
+            asked.append(command)
+            (tmp_path / "run/checkpoints").mkdir(exist_ok=True)
+            (tmp_path / "run/checkpoints/last.ckpt").touch()
+            self.returncode = codes.pop(0)
+
+    monkeypatch.setattr(train_once.subprocess, "run", lambda command, check: Done(command))
+    config = {"trainer": {}, "model": {}}
+    with pytest.raises(SystemExit, match="the same command goes on from there"):
+        train_once.train_once(config, tmp_path / "run")
+    first = json.loads((tmp_path / "run/seconds.json").read_text())
+    assert train_once.train_once(config, tmp_path / "run") >= first["seconds"]
+    train_once.train_once(config, tmp_path / "run")
+    assert len(asked) == 2
+    assert ["--ckpt_path=last" in command for command in asked] == [False, True]
+    assert config["export"] == str(tmp_path / "run/model")

@@ -1,0 +1,148 @@
+"""Benchmarks as they were given out, in small: which videos are read, and their exact pixels."""
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import Digits, Shapes
+from data.episodes import Episode, write_episodes
+from data.video import resize_and_crop
+from evaluation.protocols import find
+from evaluation.real_videos import open_videos
+
+
+def write_avi(path, num_frames, level=0, codec="mpeg4", height=24, width=32, rate=25):
+    """Write a video whose brightness is `level`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4" if path.suffix == ".mp4" else "avi") as out:
+        stream = out.add_stream(codec, rate=rate)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for _ in range(num_frames):
+            picture = np.full((height, width, 3), level, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        out.mux(stream.encode(None))
+
+
+def brightness(video, end=3, size=16):
+    return round(video.read(end, size).frames.float().mean().item())
+
+
+@pytest.mark.parametrize("inside", ["softmotion30_44k/test", "test", "."])
+def test_bair_is_the_second_camera_of_its_test_files(tmp_path, trajectory, write_bair, inside):
+    (tmp_path / inside).mkdir(parents=True, exist_ok=True)
+    write_bair(tmp_path / inside / "traj_0_to_1.tfrecords", [0, 1])
+    write_bair(tmp_path / inside / "traj_2_to_2.tfrecords", [2])
+    kind, videos = open_videos(find("bair"), tmp_path, 64, None)
+    assert (kind, len(videos), videos[0].num_frames) == ("as given out", 3, 5)
+    for seed, video in enumerate(videos):
+        frames, actions = trajectory(seed)
+        sample = video.read(4, 64)
+        assert np.array_equal(sample.frames.numpy(), frames["aux1"][:4])
+        assert np.array_equal(sample.actions[1:].numpy(), actions[:3])  # each leads to the next
+        assert (sample.actions[0] == 0).all()
+
+
+@pytest.mark.parametrize("whole_path", [True, False])
+def test_moving_mnist_is_its_one_array(tmp_path, whole_path):
+    frames = np.random.default_rng(0).integers(0, 256, (20, 4, 64, 64), np.uint8)
+    np.save(tmp_path / "mnist_test_seq.npy", frames)
+    data = tmp_path / "mnist_test_seq.npy" if whole_path else tmp_path
+    kind, videos = open_videos(find("moving-mnist"), data, 64, None)
+    assert (kind, len(videos), videos[0].num_frames) == ("as given out", 4, 20)
+    for index, video in enumerate(videos):
+        assert np.array_equal(video.read(20, 64).frames[..., 1].numpy(), frames[:, index])
+
+
+def test_kinetics_reads_what_its_list_names_and_is_still_there(tmp_path):
+    rows = ["label,youtube_id,time_start,time_end,split", "high jump,ab_cd,10,20,val"]
+    rows += ["yoga,gone,1,11,val", "yoga,-xyz,1,11,val"]
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/val.csv").write_text("\n".join(rows) + "\n")
+    write_avi(tmp_path / "val/ab_cd_000010_000020.mp4", 16, 40, "libx264")
+    write_avi(tmp_path / "val/yoga/-xyz_000001_000011.mp4", 17, 80, "libx264")
+    write_avi(tmp_path / "val/unlisted_000001_000011.mp4", 16, 120, "libx264")
+    kind, videos = open_videos(find("kinetics600"), tmp_path, 64, None)
+    assert kind == "as given out"
+    assert [video.num_frames for video in videos] == [16, 17]
+    assert [brightness(video) for video in videos] == pytest.approx([40, 80], abs=2)
+
+
+@pytest.mark.parametrize("name", ["ucf101", "ucf101-tats", "reconstruction-ucf101"])
+def test_ucf101_is_the_training_part_of_split_one_with_its_classes(tmp_path, name):
+    names = [f"{c}/v_{c}_g0{g}_c01.avi" for c in ("Archery", "YoYo") for g in (1, 8)]
+    for number, file in enumerate(names):
+        write_avi(tmp_path / "UCF-101" / file, 16, 30 * number)
+    lists = tmp_path / "ucfTrainTestlist"
+    lists.mkdir()
+    (lists / "trainlist01.txt").write_text(f"{names[1]} 1\r\n{names[3]} 2\r\n")
+    (lists / "trainlist02.txt").write_text(f"{names[0]} 1\r\n")
+    kind, videos = open_videos(find(name), tmp_path, 16, None)
+    assert kind == "as given out"
+    assert [video.read(2, 16).caption for video in videos] == ["Archery", "YoYo"]
+    assert [brightness(video) for video in videos] == pytest.approx([30, 90], abs=2)
+
+
+def test_all_of_ucf101_needs_no_list(tmp_path):
+    for group, label in enumerate(("Archery", "YoYo")):
+        write_avi(tmp_path / f"UCF-101/{label}/v_{label}_g0{group + 1}_c01.avi", 16)
+    kind, videos = open_videos(find("ucf101-styleganv"), tmp_path, 16, None)
+    assert kind == "folder"
+    assert [video.read(2, 16).caption for video in videos] == ["Archery", "YoYo"]
+
+
+def test_kth_is_its_last_nine_persons(tmp_path):
+    for person in (1, 16, 17, 25):
+        write_avi(tmp_path / f"boxing/person{person:02d}_boxing_d1_uncomp.avi", 40, 5 * person)
+    kind, videos = open_videos(find("kth"), tmp_path, 16, None)
+    assert kind == "as given out"
+    assert [brightness(video) for video in videos] == pytest.approx([85, 125], abs=2)
+
+
+def test_davis_is_pictures_in_folders(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("bear", "swing"):
+        folder = tmp_path / "DAVIS/JPEGImages/480p" / name
+        folder.mkdir(parents=True)
+        for k in range(5):
+            picture = np.kron(rng.integers(0, 256, (3, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+            Image.fromarray(picture).save(folder / f"{k:05d}.jpg", quality=100)
+    kind, videos = open_videos(find("reconstruction-davis"), tmp_path, 16, None)
+    assert (kind, [v.name for v in videos]) == ("as given out", ["bear", "swing"])
+    last = np.array(Image.open(tmp_path / "DAVIS/JPEGImages/480p/swing/00004.jpg"))
+    expected = resize_and_crop(torch.from_numpy(last)[None], 16)[0]
+    assert torch.equal(videos[1].read(5, 16).frames[4], expected)
+
+
+def test_shards_bring_their_actions_and_captions(tmp_path):
+    rng = np.random.default_rng(0)
+    clip = rng.integers(0, 256, (9, 16, 16, 3), np.uint8)
+    actions = rng.normal(size=(9, 2)).astype(np.float32)
+    episodes = lambda first, last: iter([Episode("a", clip, actions, ("a game",))])
+    write_episodes(tmp_path / "shards", episodes, 1, fps=8.0, kind="test")
+    kind, (video,) = open_videos(find("rollouts"), tmp_path / "shards", 16, None)
+    sample = video.read(7, 16)
+    assert (kind, video.num_frames, sample.caption) == ("shards", 9, "a game")
+    assert np.array_equal(sample.frames.numpy(), clip[:7])
+    assert np.array_equal(sample.actions.numpy(), actions[:7])
+
+
+def test_built_in_data_are_drawn_from_their_validation_split():
+    for name, source in (
+        ("captioned-shapes", Shapes(4, "val")),
+        ("moving-digits", Digits(4, "val")),
+    ):
+        kind, videos = open_videos(find(name), None, 64, 4)
+        assert (kind, len(videos)) == ("drawn", 4)
+        sample = videos[3].read(17, 64)
+        assert torch.equal(sample.frames, source.read(3, 17).frames)
+        assert sample.caption == source.read(3, 1).caption
+
+
+def test_any_other_folder_is_read_as_a_folder(tmp_path):
+    write_avi(tmp_path / "walk/a.avi", 16, 50)
+    for name in ("bair", "kinetics600", "kth", "moving-mnist", "ucf101", "reconstruction-davis"):
+        kind, videos = open_videos(find(name), tmp_path, 16, None)
+        assert (kind, [video.name for video in videos]) == ("folder", ["a.avi"])
+    assert open_videos(find("ucf101"), tmp_path, 16, None).videos[0].read(1, 16).caption == "walk"

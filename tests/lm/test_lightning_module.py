@@ -1,0 +1,119 @@
+"""Training of a mixture of tasks: which step has which, on what data, and resumed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lm import AutoregressivePrior, Inputs, PriorModule, Transformer
+from pipeline import VideoPipeline
+
+MIXTURE = {"generate": 2.0, "interpolate": 1.0, "caption": 1.0}
+
+
+# Without the command line, Lightning warns that networks are saved as hyperparameters too.
+pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+
+
+@pytest.fixture
+def module():
+    return new_module(MIXTURE)
+
+
+def new_module(tasks):
+    inputs = Inputs(["generate", "interpolate", "caption"])
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [2, 4, 4], inputs=inputs)
+    return PriorModule(prior, "nowhere", max_steps=10, tasks=tasks)
+
+
+def test_a_step_has_its_task_whatever_came_before(module):
+    drawn = [module.task_of(step) for step in range(4000)]
+    assert [module.task_of(step) for step in (17, 3)] == [drawn[17], drawn[3]]
+    names, counts = np.unique(drawn, return_counts=True)
+    seen = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    for task, weight in MIXTURE.items():
+        assert seen[task] / 4000 == pytest.approx(weight / 4, abs=0.03)
+    module.seed = 1
+    assert [module.task_of(step) for step in range(4000)] != drawn
+
+
+def test_a_mixture_without_its_inputs_is_refused():
+    with pytest.raises(ValueError, match="add inpaint"):
+        new_module({"inpaint": 1.0})
+
+
+TOKENIZER = [
+    "--model.init_args.tokenizer.channels=[16, 32]",
+    "--model.init_args.tokenizer.encoder_depths=[1, 1]",
+    "--model.init_args.tokenizer.decoder_depths=[1, 1]",
+    "--model.init_args.max_steps=1",
+    "--data.stages=[{num_frames: 1, batch_size: 2, share: 1.0}]",
+]
+PRIOR = [
+    "--model.init_args.prior.init_args.transformer={width: 32, depth: 1, num_heads: 2}",
+    "--data.stages=[{num_frames: 5, batch_size: 2, share: 1.0}]",
+    "--trainer.limit_val_batches=1",
+]
+
+
+@pytest.fixture
+def tokenizer(fit, tmp_path):
+    folder = tmp_path / "tokenizer"
+    root = f"--trainer.default_root_dir={tmp_path}/tokenizer_run"
+    fit("demo_tokenizer", *TOKENIZER, root, f"--export={folder}")
+    return folder
+
+
+def test_every_task_is_trained_and_the_model_can_be_asked_for_it(fit, tokenizer, tmp_path):
+    arguments = [*PRIOR, f"--model.init_args.tokenizer_folder={tokenizer}"]
+    root = [f"--trainer.default_root_dir={tmp_path}/run", f"--export={tmp_path}/model"]
+    fit("demo_tasks", *arguments, *root, "--model.init_args.max_steps=8")
+    pipe = VideoPipeline.from_pretrained(tmp_path / "model")
+    clip = torch.randint(256, (1, 5, 64, 64, 3), dtype=torch.uint8)
+    mask = torch.ones(64, 64, dtype=torch.bool)
+    assert len(pipe.classes) == 65
+    assert len(pipe.caption(clip)) == 1
+    for task, given in (
+        ("class", {"classes": ["a red circle moving left"], "num_frames": 5}),
+        ("rollout", {"actions": torch.full((1, 5, 2), 2.5)}),
+        ("interpolate", {"guide": clip[:, :2], "num_frames": 5}),
+        ("inpaint", {"guide": clip, "mask": mask}),
+        ("outpaint", {"guide": clip, "mask": mask}),
+        ("control", {"guide": clip}),
+        ("upscale", {"guide": clip[:, :, ::2, ::2]}),
+    ):
+        assert pipe.generate(task=task, **given).shape == clip.shape
+
+
+def checkpoint(root):
+    return torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_a_resumed_mixture_is_the_one_that_never_stopped(tokenizer, tmp_path):
+    command = [sys.executable, "train.py", "fit", "--config=configs/demo_tasks.yaml", *PRIOR]
+    command += [f"--model.init_args.tokenizer_folder={tokenizer}", "--export=null"]
+    command += ["--trainer.enable_progress_bar=false", "--trainer.logger=false"]
+    command += ["--checkpoints.every_n_steps=4", "--data.val_clips=2"]
+    command += ["--trainer.val_check_interval=4", "--model.init_args.max_steps=8"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for root, extra in (
+        (whole, []),
+        (broken, ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4"]),
+        (broken, ["--ckpt_path=last"]),
+    ):
+        arguments = [*command, f"--trainer.default_root_dir={root}", *extra]
+        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    ends = checkpoint(whole)["state_dict"], checkpoint(broken)["state_dict"]
+    assert ends[1]["steps_done"] == 8
+    assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
+
+
+def test_the_recipe_names_every_task_of_its_prior():
+    with open("configs/demo_tasks.yaml") as file:
+        model = yaml.safe_load(file)["model"]["init_args"]
+    inputs = model["prior"]["init_args"]["inputs"]
+    assert set(inputs["tasks"]) == set(model["tasks"]) - {"class", "rollout"}

@@ -1,0 +1,59 @@
+"""What training hides: shares by the schedule, whole first frames, random tokens."""
+
+import math
+
+import pytest
+import torch
+
+from lm.masking import corrupt, draw_masks, lowest, masked_share
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("cosine", [1, math.cos(math.pi / 8), math.sqrt(0.5), 0]),
+        ("linear", [1, 0.75, 0.5, 0]),
+        ("exponential", [15 / 16, 7 / 8, 3 / 4, 0]),
+    ],
+)
+def test_schedules_are_those_of_the_paper(schedule, expected):
+    ratio = torch.tensor([0, 0.25, 0.5, 1], dtype=torch.double)
+    share = masked_share(schedule, ratio, torch.tensor([16] * 4))
+    torch.testing.assert_close(share, torch.tensor(expected, dtype=torch.double))
+
+
+def test_training_masks_shares_by_the_schedule():
+    masked = draw_masks(torch.Size([20_000, 3, 2, 4]), "cosine", 0.0, generator())
+    counts = masked.sum(1)
+    assert counts.min() == 1
+    # u = 2 / pi arccos(share) is uniform, so floor(24 share) < k in 2 / pi arcsin(k / 24) of draws.
+    for k in (6, 12, 18, 23):
+        seen = (counts < k).double().mean().item()
+        assert seen == pytest.approx(2 / math.pi * math.asin(k / 24), abs=0.02)
+    assert masked.double().mean(0).std() < 0.01
+
+
+def test_training_gives_whole_first_frames_as_a_continuation_has_them():
+    masked = draw_masks(torch.Size([4000, 3, 2, 4]), "cosine", 1.0, generator()).view(-1, 3, 8)
+    assert not masked[:, 0].any()
+    one = masked[:, 1].any(1)
+    assert one.double().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert masked[:, 2].any(1).double().mean() > 0.9
+
+
+def test_corruption_replaces_up_to_its_share_of_tokens():
+    tokens = torch.zeros(4000, 24, dtype=torch.long)
+    changed = corrupt(tokens, 17, 0.4, generator()) != 0
+    assert changed.double().mean().item() == pytest.approx(0.2 * 16 / 17, abs=0.01)
+    assert changed.double().mean(1).max() <= 0.4 + 0.35
+    assert torch.equal(corrupt(tokens, 17, 0.0, None), tokens)
+
+
+def test_lowest_takes_the_count_of_each_row():
+    values = torch.tensor([[3.0, 1.0, 2.0], [1.0, 3.0, torch.inf]])
+    expected = torch.tensor([[False, True, True], [False, False, False]])
+    assert torch.equal(lowest(values, torch.tensor([2, 0])), expected)

@@ -1,0 +1,37 @@
+"""Windows over long videos: every frame is made once, from frames that are known."""
+
+import pytest
+
+from lm.windows import Span, plan
+
+
+@pytest.mark.parametrize(
+    ("ends", "known"),
+    [([17], 0), ([17], 5), ([1], 0), ([65], 0), ([101], 9), ([17, 33, 49], 0), ([9, 29], 5)],
+)
+def test_windows_make_every_frame_once_and_go_on_from_known_ones(ends, known):
+    have = known
+    for span in plan(ends, known, 17, 4):
+        assert span.start + span.kept == have
+        assert span.start >= 0
+        assert (span.stop - span.start - 1) % 4 == 0
+        assert span.stop - span.start <= 17
+        assert (span.kept > 0) == (have > 0)
+        assert span.stop > have
+        have = span.stop
+        assert have <= ends[span.part]
+    assert have == ends[-1]
+
+
+def test_a_continuation_keeps_half_a_window():
+    assert list(plan([33], 0, 17, 4)) == [Span(0, 0, 17, 0), Span(8, 9, 25, 0), Span(16, 9, 33, 0)]
+
+
+def test_a_new_part_goes_on_from_the_last_frame_alone():
+    spans = list(plan([17, 41], 0, 17, 4))
+    assert spans == [Span(0, 0, 17, 0), Span(16, 1, 33, 1), Span(24, 9, 41, 1)]
+
+
+def test_key_frames_bound_their_windows():
+    spans = list(plan([17, 33], 1, 17, 4))
+    assert spans == [Span(0, 1, 17, 0), Span(16, 1, 33, 1)]

@@ -1,0 +1,100 @@
+"""The tasks on the command line, with their files."""
+
+import numpy as np
+import pytest
+import torch
+
+import sample
+from data.video import decode_clip, write_video
+from tokenizer import FrameTokenizer
+
+TASKS = ["generate", "interpolate", "inpaint", "outpaint", "control", "upscale", "caption"]
+
+
+@pytest.fixture
+def model(tiny_tokenizer, new_pipe, tmp_path):
+    ranges = [[-1.0, 1.0]]
+    pipe = new_pipe(tiny_tokenizer, TASKS, num_classes=2, action_ranges=ranges)
+    pipe.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def clip(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(256, (11, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    write_video(tmp_path / "clip.mp4", frames, 8.0)
+    return tmp_path / "clip.mp4"
+
+
+def made(model, tmp_path, *arguments):
+    out = tmp_path / "out"
+    sample.main([str(model), "--out", str(out), *map(str, arguments)])
+    return decode_clip(out / "000.mp4")
+
+
+def test_a_box_is_filled_and_a_border_added(model, clip, tmp_path):
+    truth = decode_clip(clip)[:9].int()
+    for task, outside in (("inpaint", False), ("outpaint", True)):
+        arguments = ["--task", task, "--guide", clip, "--box", 8, 8, 24, 24]
+        error = (made(model, tmp_path, *arguments).int() - truth).abs().float()
+        box = torch.zeros(32, 32, dtype=torch.bool)
+        box[8:24, 8:24] = True
+        changed = ~box if outside else box
+        assert error[:, ~changed].mean() < 0.5 * error[:, changed].mean()
+
+
+def test_a_mask_is_read_from_a_picture(model, clip, tmp_path):
+    bright = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
+    bright[:, :16] = 255
+    write_video(tmp_path / "mask.mp4", bright, 8.0)
+    arguments = ["--task", "inpaint", "--guide", clip, "--mask", tmp_path / "mask.mp4"]
+    error = (made(model, tmp_path, *arguments).int() - decode_clip(clip)[:9].int()).abs().float()
+    assert error[:, 20:].mean() < 0.5 * error[:, :12].mean()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "frames"),
+    [
+        (["--task", "interpolate", "--guide", "CLIP", "--frames", "9"], 9),
+        (["--task", "control", "--guide", "CLIP"], 9),
+        (["--task", "upscale", "--guide", "CLIP"], 9),
+        (["--task", "class", "--class", "dog", "--class", "0", "--frames", "5"], 5),
+        (["--task", "image-to-video", "--context", "CLIP", "--context-frames", "1"], 17),
+        (["--task", "predict", "--context", "CLIP", "--frames", "13"], 13),
+        (["--story", "a red circle moving left:9; a blue square moving up:8"], 17),
+    ],
+)
+def test_each_task_writes_its_video(model, clip, tmp_path, arguments, frames):
+    arguments = [clip if argument == "CLIP" else argument for argument in arguments]
+    assert made(model, tmp_path, *arguments).shape == (frames, 32, 32, 3)
+    assert len(list((tmp_path / "out").glob("*.mp4"))) == arguments.count("--class") or 1
+
+
+def test_actions_are_read_from_an_array(model, clip, tmp_path):
+    np.save(tmp_path / "actions.npy", np.zeros((13, 1), dtype=np.float32))
+    arguments = ["--task", "rollout", "--actions", tmp_path / "actions.npy", "--context", clip]
+    assert len(made(model, tmp_path, *arguments)) == 13
+
+
+def test_a_caption_is_printed(model, clip, capsys):
+    sample.main([str(model), "--task", "caption", "--context", str(clip), "--frames", "9"])
+    assert capsys.readouterr().out
+    with pytest.raises(ValueError, match="--context"):
+        sample.main([str(model), "--task", "caption"])
+
+
+def test_a_long_video_is_made_of_key_frames(model, tiny_tokenizer, new_pipe, tmp_path):
+    new_pipe(FrameTokenizer(tiny_tokenizer), ["generate"]).save_pretrained(tmp_path / "keys")
+    arguments = ["--prompt", "a red circle moving left", "--key-frames", tmp_path / "keys"]
+    assert len(made(model, tmp_path, *arguments, "--frames", 137)) == 137
+    assert not list((tmp_path / "out").glob("*.gif"))  # only of short videos
+    with pytest.raises(ValueError, match="use 25 or 33"):
+        made(model, tmp_path, *arguments, "--frames", 29)
+
+
+def test_a_box_outside_the_picture_is_refused(model, clip, tmp_path):
+    with pytest.raises(ValueError, match=r"lie in 0 \.\.\. 32"):
+        made(model, tmp_path, "--task", "inpaint", "--guide", clip, "--box", 8, 8, 40, 24)
+    with pytest.raises(ValueError, match="prompt:frames"):
+        made(model, tmp_path, "--story", "a red circle")
