@@ -10,12 +10,13 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
+from diffusion.sampler import generators_of
 from lm.autoregressive import AutoregressivePrior
 from lm.captioning import write_captions
 from lm.condition import Condition
 from lm.generation import Generation, Pixels
 from lm.packing import Quantization
-from lm.request import Request
+from lm.request import Request, class_numbers
 from lm.sampling import Sampling
 from lm.tasks import UPSCALE
 from model_folder import ModelFolder
@@ -84,14 +85,14 @@ class VideoPipeline(ModelFolder):
         Raises:
             ValueError: What is asked for cannot be; before anything is sampled.
         """
-        generators = [torch.Generator().manual_seed(seed) for seed in request.seeds]
-        pixels = self._pixels(decoder, decoder_steps)
+        generators = generators_of(request.seeds, request.count)
+        pixels = self._pixels(decoder, decoder_steps, request.seeds)
         enlarges = pixels is not None and self.require_decoder().enlarge != [1, 1]
         generation = self._generation(request, None if enlarges else pixels)
         generation.check(sampling)
         clips = generation.windows(generators, sampling)
         if pixels is not None and enlarges:
-            clips = self._enlarged(clips, pixels, generators, generation.parts[0])
+            clips = self._enlarged(clips, pixels, generation.parts[0])
         return (to_uint8(clip) for clip in clips)
 
     @torch.no_grad()
@@ -172,7 +173,7 @@ class VideoPipeline(ModelFolder):
         prior, tokenizer = self.require_prior(), self.tokenizer
         tokenizer.num_latent_frames(request.length)
         stride, window = tokenizer.temporal_stride, tokenizer.num_frames(prior.grid[0])
-        classes, context = self._class_numbers(request.classes), request.known(stride)
+        classes, context = class_numbers(request.classes, self.classes), request.known(stride)
         parts = [
             replace(self.condition(some, request.count), classes=classes) for some in request.parts
         ]
@@ -192,7 +193,7 @@ class VideoPipeline(ModelFolder):
             pixels,
         )
 
-    def _pixels(self, decoder: str, steps: int) -> Pixels | None:
+    def _pixels(self, decoder: str, steps: int, seeds: list[int]) -> Pixels | None:
         """Return what turns tokens into pixels; None for the tokenizer's own decoder."""
         if decoder not in ("cnn", "diffusion") or steps < 1:
             raise ValueError(
@@ -201,32 +202,22 @@ class VideoPipeline(ModelFolder):
             )
         if decoder == "cnn":
             return None
-        diffusion = self.require_decoder()
+        diffusion, generators = self.require_decoder(), generators_of(seeds, len(seeds))
 
-        def draw(
-            tokens: Tensor,
-            known: Tensor | None,
-            generators: list[torch.Generator],
-            condition: Condition,
-        ) -> Tensor:
-            seeds = [int(torch.randint(2**62, (), generator=g)) for g in generators]
+        def draw(tokens: Tensor, known: Tensor | None, condition: Condition) -> Tensor:
+            noise = [int(torch.randint(2**62, (), generator=g)) for g in generators]
             texts = condition.texts if diffusion.text is not None else None
-            new = diffusion.decode(tokens, seeds, steps, known=known, texts=texts)
+            new = diffusion.decode(tokens, noise, steps, known=known, texts=texts)
             return new if known is None else torch.cat([known, new], dim=2)
 
         return draw
 
     @torch.no_grad()
     def _enlarged(
-        self,
-        clips: Iterator[Tensor],
-        pixels: Pixels,
-        generators: list[torch.Generator],
-        condition: Condition,
+        self, clips: Iterator[Tensor], pixels: Pixels, condition: Condition
     ) -> Iterator[Tensor]:
         """Yield a whole clip, encoded and decoded again by a decoder that enlarges it."""
-        tokens = self.tokenizer.encode(torch.cat(list(clips), dim=2))
-        yield pixels(tokens, None, generators, condition)
+        yield pixels(self.tokenizer.encode(torch.cat(list(clips), dim=2)), None, condition)
 
     def _guide(self, request: Request) -> Float[Tensor, "B 3 T H W"] | None:
         if request.guide is None:
@@ -234,16 +225,6 @@ class VideoPipeline(ModelFolder):
         if request.task == "upscale":
             return self._fit(request.guide, self.size // UPSCALE)
         return self._fit(request.guide)
-
-    def _class_numbers(self, classes: Sequence[str | int] | None) -> list[int | None] | None:
-        """Return the number of each class; a name must be one that the model was trained with."""
-        if classes is None:
-            return None
-        unknown = [name for name in classes if isinstance(name, str) and name not in self.classes]
-        if unknown:
-            known = ", ".join(self.classes[:8]) or "none"
-            raise ValueError(f"{unknown[0]!r} is no class of this model; it knows {known}")
-        return [self.classes.index(one) if isinstance(one, str) else one for one in classes]
 
     def _fit(
         self, videos: UInt8[Tensor, "B T H W 3"], size: int | None = None

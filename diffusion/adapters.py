@@ -25,11 +25,13 @@ def merged(module: Module) -> Module:
     """Return a copy whose adapters are part of the weights: a module like any other."""
     layers = _peft().tuners.tuners_utils.BaseTunerLayer
     module = copy.deepcopy(module)
-    for name, part in list(module.named_modules()):
-        if isinstance(part, layers):
-            part.merge()
-            place, _, last = name.rpartition(".")
-            setattr(module.get_submodule(place), last, part.get_base_layer())
+    adapted: list[tuple[str, Any]] = [
+        (name, part) for name, part in module.named_modules() if isinstance(part, layers)
+    ]
+    for name, part in adapted:
+        part.merge()
+        place, _, last = name.rpartition(".")
+        setattr(module.get_submodule(place), last, part.get_base_layer())
     return module
 
 

@@ -133,7 +133,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self.control: ControlFeatures | None = None
         if control_channels:
             self.control = ControlFeatures(control_channels, patch, width)
-        self.project = nn.Conv3d(width, pixels, 1)
+        self.project = nn.Conv3d(width, 2 * pixels, 1)
         for parameter in self.project.parameters():
             nn.init.zeros_(parameter)
         # Brings what is sampled to deviation 1; set by `calibrate`.
@@ -246,8 +246,11 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         if self.control is not None and condition.control is not None:
             features = features + self.control(condition.control)
         text = self.text(condition.texts) if self.text is not None else None
-        states = self.network(features, angle, text)
-        return unfold(self.project(states).float(), self.patch)
+        states = self.project(self.network(features, angle, text)).float()
+        # The best guess of what is normally distributed is linear in z, pixel by pixel, and noise
+        # has more dimensions than a narrow network could carry through.
+        offset, slope = (unfold(part, self.patch) for part in states.chunk(2, dim=1))
+        return offset + slope * z
 
     def velocity(
         self, z: Float[Tensor, "B 3 T H W"], angle: Float[Tensor, "B T"], condition: Condition

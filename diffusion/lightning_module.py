@@ -87,7 +87,7 @@ class DiffusionDecoderModule(TrainedModule):
             decoder.requires_grad_(False)
         if adapter_rank:
             add_adapters(decoder.network, adapter_rank)
-        if trained == "control":
+        if trained == "control" and decoder.control is not None:
             decoder.control.requires_grad_(True)
         self.text: TextTokenizer | None = None
         self.track_average()

@@ -31,7 +31,7 @@ class Codec(Protocol):
     def num_frames(self, num_latent_frames: int) -> int: ...
 
 
-Pixels = Callable[[Tensor, Tensor | None, list[torch.Generator], Condition], Tensor]
+Pixels = Callable[[Tensor, Tensor | None, Condition], Tensor]
 """From the tokens of a window and its first frames, where known, to all its frames."""
 
 
@@ -111,7 +111,7 @@ class Generation:
             if self.pixels is None:
                 clip = self.codec.decode(tokens)
             else:
-                clip = self.pixels(tokens, known, generators, condition)
+                clip = self.pixels(tokens, known, condition)
             clip = clip.float().clamp(-1, 1)
             new = self._with_known_pixels(clip, span)[:, :, span.kept :]
             tail = new if known is None else torch.cat([known, new], dim=2)

@@ -237,6 +237,17 @@ class Request:
         return [1 + gap * (number + 1) for number in range(gaps)]
 
 
+def class_numbers(classes: Sequence[str | int] | None, known: list[str]) -> list[int | None] | None:
+    """Return the number of each class; a name must be one that the model was trained with."""
+    if classes is None:
+        return None
+    unknown = [name for name in classes if isinstance(name, str) and name not in known]
+    if unknown:
+        names = ", ".join(known[:8]) or "none"
+        raise ValueError(f"{unknown[0]!r} is no class of this model; it knows {names}")
+    return [known.index(one) if isinstance(one, str) else one for one in classes]
+
+
 def parse_story(text: str) -> list[tuple[str, int]]:
     """Read "prompt A:17; prompt B:32".
 

@@ -31,8 +31,9 @@ def test_dark_and_bright_clips_come_back_dark_and_bright():
     clip = torch.where(tokens[:, :1, :1, :1, None] == 1, 0.9, -0.9).expand(-1, 3, 1, 16, 16)
     decoder.calibrate(clip, clip)
     assert decoder.scale == pytest.approx(0.9, abs=1e-4)
-    optimizer = torch.optim.AdamW(decoder.parameters(), 3e-3)
+    optimizer = torch.optim.AdamW(decoder.parameters(), 1e-2)
     for step in range(150):
+        optimizer.param_groups[0]["lr"] = 1e-2 * min(1, 2 - step / 75)
         loss = decoder.loss(clip, tokens, clip, torch.Generator().manual_seed(step))
         optimizer.zero_grad()
         loss.backward()
