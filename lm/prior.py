@@ -234,8 +234,9 @@ class Prior(Configurable, nn.Module, ABC):
         """Return the positions (t, h, w) of lead and body."""
         frames = [lattice((num_latent_frames, *self.grid[1:]), self.prefix_length)]
         if condition.actions is not None:
-            _, _, *slots = condition.actions.shape
-            frames = [lattice((num_latent_frames, *slots), self.prefix_length), *frames]
+            _, _, count, dimensions = condition.actions.shape
+            slots = (num_latent_frames, count, dimensions)
+            frames = [lattice(slots, self.prefix_length), *frames]
         body = rearrange(torch.cat(frames, dim=1), "t n three -> (t n) three")
         return torch.cat([self.lead_places(condition), body])
 
