@@ -39,7 +39,9 @@ class PriorModule(TrainedModule):
         max_steps: Steps of the whole run.
         text_dropout: Share of clips whose text is left out, so that guidance works.
         recipe: How the network is optimised.
-        tasks: How often each task is trained; a step has one, drawn from (seed, step).
+        tasks: How often each task is trained; a step has one, drawn from (seed, step). It uses
+            parameters of that task alone: several processes need the strategy
+            ddp_find_unused_parameters_true.
         guide_tokenizer_folder: Model folder of the tokenizer of guides, where it is another one.
         single_frames: Encode every frame as an image of its own: a prior of key frames.
         seed: Decides which step has which task.
