@@ -19,7 +19,7 @@ from data.shards import ShardError
 from data.source import ClipSource
 from data.token_datamodule import TokenDataModule
 from data.tokens import TokenFolder
-from diffusion import DiffusionDecoderModule
+from diffusion import DiffusionDecoderModule, LatentPriorModule
 from lm import PriorModule
 from pipeline import VideoPipeline
 from tokenizer import TokenizerModule
@@ -73,6 +73,11 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Find the last checkpoint; Lightning would start over where there is none."""
+        if self.config.fit.export is not None and isinstance(self.model, LatentPriorModule):
+            raise SystemExit(
+                "train.py: a prior over latents has no place in a model folder yet; leave --export "
+                "out, the checkpoint holds it"
+            )
         if self.config.fit.ckpt_path == "last":
             path = self._get(self.config_init, "checkpoints").path
             if not path.is_file():

@@ -191,7 +191,8 @@ class DiffusionDecoderModule(TrainedModule):
         """Decode a few clips by both decoders."""
         tokens = self.tokenizer.encode(reduced(clip, *self.decoder.enlarge))
         plain = enlarged(self.tokenizer.decode(tokens).float(), *self.decoder.enlarge)
-        sampled = self.decoder.decode(tokens, steps=VAL_STEPS)
+        control = edges(clip) if self.decoder.control is not None else None
+        sampled = self.decoder.decode(tokens, steps=VAL_STEPS, control=control)
         truth, cnn, ours = (to_uint8(x.clamp(-1, 1)) for x in (clip, plain, sampled))
         self.val_psnr.update(ours, truth)
         self.val_psnr_cnn.update(cnn, truth)

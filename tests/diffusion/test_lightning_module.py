@@ -27,7 +27,7 @@ def module(tokenizer, **options):
         p.data.add_(0.05 * torch.randn_like(p))
     one = DiffusionDecoderModule(decoder, "", max_steps=10)
     object.__setattr__(one, "tokenizer", tokenizer)
-    one._trainer = SimpleNamespace(world_size=1, global_rank=0)
+    one._trainer = SimpleNamespace(world_size=1, global_rank=0, loggers=[])
     return one
 
 
@@ -65,6 +65,15 @@ def test_the_first_step_fits_the_scale_to_what_the_cnn_lacks(tiny_tokenizer, bat
     one.objective(batch)
     missing = clip - tiny_tokenizer.decode(tiny_tokenizer.encode(clip))
     torch.testing.assert_close(one.decoder.scale, missing.detach().square().mean().sqrt())
+
+
+def test_both_decoders_are_compared_where_a_control_steers_one(tiny_tokenizer, clip):
+    one = module(tiny_tokenizer, control_channels=1)
+    one.decoder.attach(tiny_tokenizer)
+    with torch.no_grad():
+        one._compare(clip)
+    assert 0 < one.val_psnr_cnn.compute() < 40
+    assert one.val_psnr.compute() != one.val_psnr_cnn.compute()
 
 
 def test_the_tokenizer_is_not_trained(tiny_tokenizer, batch):
