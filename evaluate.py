@@ -43,6 +43,8 @@ SAMPLING = {
     "min_p": float,
     "guidance_scale": float,
     "steps": int,
+    "decoder": str,
+    "decoder_steps": int,
 }
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -89,7 +91,7 @@ def _protocol_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip", type=Path, help="folder of a CLIP model")
     parser.add_argument("--train-data", type=Path, help="what the model was trained on")
     for name, kind in SAMPLING.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="of sampling")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="of generate")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -61,7 +61,7 @@ class Options:
         batch_size: Units at a time.
         seed: Of samples, windows and bootstrap.
         num_replicates: Draws of the bootstrap.
-        sampling: What `generate` is told beside, such as temperature.
+        sampling: What `generate` is told beside, such as temperature or decoder.
         rank: This process.
         world_size: How many processes share the units.
     """
@@ -70,7 +70,7 @@ class Options:
     batch_size: int = 8
     seed: int = 0
     num_replicates: int = 200
-    sampling: dict[str, float | int] = field(default_factory=dict)
+    sampling: dict[str, float | int | str] = field(default_factory=dict)
     rank: int = 0
     world_size: int = 1
 

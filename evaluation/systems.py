@@ -44,7 +44,7 @@ class ModelSystem:
         model: The pipeline.
         protocol: What it is asked for.
         seed: Sample j of unit u draws from seed + u S + j, S being the samples a context.
-        options: Sampling options of `generate`, such as temperature.
+        options: Options of `generate` beside what is asked for, such as temperature or decoder.
 
     Raises:
         ValueError: The protocol asks for something that the model cannot be told.
@@ -55,7 +55,7 @@ class ModelSystem:
         model: Model,
         protocol: protocols.Protocol,
         seed: int,
-        options: dict[str, float | int] | None = None,
+        options: dict[str, float | int | str] | None = None,
     ) -> None:
         self.model, self.protocol, self.seed = model, protocol, seed
         self.options = options or {}

@@ -77,6 +77,20 @@ def test_a_sample_draws_from_its_own_seed_whatever_batch_it_is_in():
     assert [call["seed"] for call in model.asked] == [[100 + 14, 100 + 23], [100 + 21]]
 
 
+def test_options_reach_the_model():
+    protocol, told = Protocol(**BASE, num_frames=5, context_frames=1), {}
+    model = Counter(4)
+    model.generate = lambda **given: (
+        told.update(given)
+        or Counter(4).generate(
+            context=given["context"], num_frames=given["num_frames"], seed=given["seed"]
+        )
+    )
+    options = {"temperature": 0.5, "decoder": "diffusion", "decoder_steps": 8}
+    ModelSystem(model, protocol, 0, options)([counting(5)], [0], 0)
+    assert {name: told[name] for name in options} == options
+
+
 def test_clips_from_nothing_are_cut_to_the_protocols_length():
     protocol = Protocol(**{**BASE, "task": "generate"}, num_frames=16)
     model = Counter(4)
