@@ -87,40 +87,16 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         control_channels: int = 0,
     ) -> None:
         super().__init__()
-        enlarge = enlarge or [1, 1]
-        if min(enlarge) < 1 or (use == "none" and enlarge != [1, 1]):
-            raise ValueError(
-                f"enlarge is {enlarge} with use: {use}; give whole numbers from 1 on, and a use "
-                "of the CNN's clip, which is what is enlarged"
-            )
-        self.strides, self.enlarge, self.base_noise = strides, enlarge, base_noise
-        self.temporal_stride, self.spatial_stride = strides[0] * enlarge[0], strides[1] * enlarge[1]
-        if self.spatial_stride % patch:
-            raise ValueError(
-                f"patch is {patch}, but must divide the spatial stride {self.spatial_stride}"
-            )
-        if window > 1 and not 1 <= overlap < window:
-            raise ValueError(
-                f"overlap is {overlap}, but a window of {window} latent frames needs 1 to "
-                f"{window - 1}"
-            )
-        if not 0 <= noise_correlation < 1:
-            raise ValueError(f"noise_correlation is {noise_correlation:g}, but must be in [0, 1)")
-        shares = {"corruption": corruption, "dropout": dropout, "known_share": known_share}
-        for name, share in shares.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} is {share:g}, but must lie in [0, 1]")
-        if (network.text_width > 0) != (text_size > 0):
-            raise ValueError(
-                f"text_size is {text_size} and the network's text_width {network.text_width}; set "
-                "both, or neither"
-            )
         self.network, self.codebook_size = network, codebook_size
         self.objective = objective or DiffusionObjective()
+        self.strides, self.enlarge = strides, enlarge or [1, 1]
+        self.temporal_stride = strides[0] * self.enlarge[0]
+        self.spatial_stride = strides[1] * self.enlarge[1]
         self.patch, self.window, self.overlap = patch, window, overlap
         self.use: Use = use
         self.corruption, self.dropout, self.known_share = corruption, dropout, known_share
-        self.noise_correlation = noise_correlation
+        self.noise_correlation, self.base_noise = noise_correlation, base_noise
+        self._check(text_size)
         pixels, width = 3 * patch**2, network.width
         self.pixels = nn.Conv3d(pixels, width, 1)
         self.reads = nn.Conv3d(pixels, width, 1, bias=False) if use != "none" else None
@@ -141,6 +117,34 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self.register_buffer("calibrated", torch.tensor(False))
         # Fingerprints of the tokenizer and of its CNN decoder, whose output is refined.
         self.register_buffer("pins", torch.zeros(2, 8, dtype=torch.uint8))
+
+    def _check(self, text_size: int) -> None:
+        if min(self.enlarge) < 1 or (self.use == "none" and self.enlarge != [1, 1]):
+            raise ValueError(
+                f"enlarge is {self.enlarge} with use: {self.use}; give whole numbers from 1 on, "
+                "and a use of the CNN's clip, which is what is enlarged"
+            )
+        if self.spatial_stride % self.patch:
+            raise ValueError(
+                f"patch is {self.patch}, but must divide the spatial stride {self.spatial_stride}"
+            )
+        if self.window > 1 and not 1 <= self.overlap < self.window:
+            raise ValueError(
+                f"overlap is {self.overlap}, but a window of {self.window} latent frames needs 1 "
+                f"to {self.window - 1}"
+            )
+        if not 0 <= self.noise_correlation < 1:
+            raise ValueError(
+                f"noise_correlation is {self.noise_correlation:g}, but must be in [0, 1)"
+            )
+        for name in ("corruption", "dropout", "known_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name):g}, but must lie in [0, 1]")
+        if (self.network.text_width > 0) != (text_size > 0):
+            raise ValueError(
+                f"text_size is {text_size} and the network's text_width "
+                f"{self.network.text_width}; set both, or neither"
+            )
 
     def attach(self, tokenizer: PixelDecoder) -> None:
         """Give the tokenizer whose tokens are to be decoded; a fresh decoder pins it.
