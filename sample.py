@@ -110,7 +110,7 @@ def generate(args: argparse.Namespace) -> None:
     )
     if args.key_frames is not None:
         request = _through_key_frames(request, sampling, args.key_frames, pipe)
-    labels = request.prompts or [args.task] * request.count
+    labels = request.prompts or [args.story or args.task] * request.count
     faster, length = 1, request.length
     if args.decoder == "diffusion":
         faster = pipe.require_decoder().enlarge[0]
