@@ -113,7 +113,7 @@ class VideoPipeline(ModelFolder):
         if not isinstance(prior, AutoregressivePrior):
             raise ValueError("a masked prior writes no text; use an autoregressive one")
         tokens = self.tokenizer.encode(self._fit(videos))
-        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(videos))]
+        generators = generators_of(seed, len(videos))
         pieces = write_captions(prior, tokens, generators, Sampling(temperature=temperature))
         return [text.decode(one) for one in pieces]
 
