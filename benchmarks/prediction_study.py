@@ -1,7 +1,8 @@
 """Five frames given, twelve predicted: python -m benchmarks.prediction_study.
 
-On captioned shapes the demo's autoregressive and masked priors over FSQ, and the autoregressive one
-over LFQ and VQ; on moving digits the first of these; all beside every built-in baseline. Writes
+On captioned shapes the demo's autoregressive and masked priors over FSQ, the first of them also
+with the diffusion decoder, and the autoregressive one over LFQ and VQ; on moving digits the first
+of these; all beside every built-in baseline. Writes
 `results/prediction_study.md` and `.json`: each figure with the interval that holds 95 % of draws of
 the clips. Goes on where it was stopped.
 """
@@ -46,15 +47,23 @@ class Row(NamedTuple):
     data: str
     bottleneck: str
     prior: str
+    decoder: str = "CNN"
 
     @property
     def name(self) -> str:
         """Name of its folder."""
         return "-".join(self).replace(" ", "-")
 
+    @property
+    def system(self) -> str:
+        """Name of its line."""
+        parts = [self.bottleneck, self.prior]
+        return ", ".join(parts if self.decoder == "CNN" else [*parts, self.decoder])
+
 
 ROWS = (
     Row("captioned shapes", "FSQ", "AR"),
+    Row("captioned shapes", "FSQ", "AR", "diffusion"),
     Row("captioned shapes", "FSQ", "MaskGIT"),
     Row("captioned shapes", "LFQ", "AR"),
     Row("captioned shapes", "VQ", "AR"),
@@ -79,6 +88,15 @@ def prior_config(row: Row, tokenizer: Path, steps: int) -> dict[str, Any]:
     return config
 
 
+def decoder_config(row: Row, model: Path, steps: int) -> dict[str, Any]:
+    """Return the demo's diffusion decoder for the tokens of a model."""
+    config = _recipe("demo_decoder", row.data, steps)
+    module = config["model"]["init_args"]
+    module["tokenizer_folder"] = str(model)
+    module["decoder"]["codebook_size"] = CODES[row.bottleneck]["codebook_size"]
+    return config
+
+
 def _recipe(name: str, data: str, steps: int) -> dict[str, Any]:
     config = yaml.safe_load(Path(f"configs/{name}.yaml").read_text())
     config["model"]["init_args"]["max_steps"] = steps
@@ -92,6 +110,7 @@ def evaluate_once(row: Row, model: Path, out: Path, clips: int) -> dict[str, Any
     if not (out / "result.json").is_file():
         command = [sys.executable, "evaluate.py", PROTOCOLS[row.data], str(model)]
         command += ["--out", str(out), "--clips", str(clips), "--batch-size", "32"]
+        command += ["--decoder", "diffusion"] if row.decoder == "diffusion" else []
         subprocess.run(command, check=True)
     return result.read(out)
 
@@ -111,7 +130,7 @@ def lines(found: dict[Row, dict[str, Any]]) -> list[Line]:
         own = {row: answer for row, answer in found.items() if row.data == data}
         for row, answer in own.items():
             figures = answer["systems"]["model"]["figures"]
-            table.append(Line(data, f"{row.bottleneck}, {row.prior}", _chosen(figures)))
+            table.append(Line(data, row.system, _chosen(figures)))
         for answer in [*own.values()][:1]:
             baselines = {k: s for k, s in answer["systems"].items() if k not in ("model", "real")}
             table += [Line(data, name, _chosen(s["figures"])) for name, s in baselines.items()]
@@ -178,8 +197,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path("runs/prediction-study"))
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the page goes")
-    parser.add_argument("--tokenizer-steps", type=int, default=500)
-    parser.add_argument("--prior-steps", type=int, default=600)
+    parser.add_argument("--tokenizer-steps", type=int, default=300)
+    parser.add_argument("--prior-steps", type=int, default=500)
+    parser.add_argument("--decoder-steps", type=int, default=600, help="of the diffusion decoder")
     parser.add_argument("--clips", type=int, default=256)
     return parser
 
@@ -192,9 +212,13 @@ def main(arguments: list[str] | None = None) -> None:
         first = args.out / f"{row.data}-{row.bottleneck}-tokenizer".replace(" ", "-")
         config = tokenizer_config(row.data, row.bottleneck, args.tokenizer_steps)
         seconds[first] = train_once(config, first)
-        root = args.out / row.name
+        prior = args.out / row._replace(decoder="CNN").name
         config = prior_config(row, first / "model", args.prior_steps)
-        seconds[root] = train_once(config, root)
+        seconds[prior] = train_once(config, prior)
+        root = args.out / row.name
+        if row.decoder == "diffusion":
+            config = decoder_config(row, prior / "model", args.decoder_steps)
+            seconds[root] = train_once(config, root)
         found[row] = evaluate_once(row, root / "model", root / "evaluation", args.clips)
     write(args.results, found, sum(seconds.values()))
 

@@ -18,6 +18,7 @@ def test_every_model_builds_and_a_prior_fits_its_tokenizer(row, tmp_path):
     configs = (
         prediction_study.tokenizer_config(row.data, row.bottleneck, 7),
         prediction_study.prior_config(row, tmp_path, 9),
+        prediction_study.decoder_config(row, tmp_path, 11),
     )
     parser = ArgumentParser()
     parser.add_subclass_arguments(TrainedModule, "model")
@@ -29,8 +30,9 @@ def test_every_model_builds_and_a_prior_fits_its_tokenizer(row, tmp_path):
             built = parser.instantiate(parser.parse_object(given))
         models.append(built["model"])
         assert type(built["train"]).__name__ == prediction_study.SOURCES[row.data]
-    tokenizer, prior = models
-    assert (tokenizer.max_steps, prior.max_steps) == (7, 9)
+    tokenizer, prior, decoder = models
+    assert [model.max_steps for model in models] == [7, 9, 11]
+    assert tokenizer.tokenizer.codebook_size == decoder.decoder.codebook_size
     assert tokenizer.tokenizer.codebook_size == prior.prior.vocabulary.codebook_size
     assert type(tokenizer.tokenizer.quantizer).__name__ == row.bottleneck
     assert ("MaskGIT" in type(prior.prior).__name__) == (row.prior == "MaskGIT")
@@ -72,7 +74,8 @@ def test_a_baseline_is_beaten_only_outside_its_interval(found):
 def test_the_table_has_each_baseline_once_and_no_truth(found, tmp_path):
     table = lines(found)
     systems = [line.system for line in table if line.data == "captioned shapes"]
-    assert systems == ["FSQ, AR", "FSQ, MaskGIT", "LFQ, AR", "VQ, AR", "copy_last", "nearest_train"]
+    models = ["FSQ, AR", "FSQ, AR, diffusion", "FSQ, MaskGIT", "LFQ, AR", "VQ, AR"]
+    assert systems == [*models, "copy_last", "nearest_train"]
     prediction_study.write(tmp_path, found, 600.0)
     page = (tmp_path / "prediction_study.md").read_text()
     assert "commit abc; 10 minutes of training" in page
@@ -81,7 +84,7 @@ def test_the_table_has_each_baseline_once_and_no_truth(found, tmp_path):
         "moving digits FSQ with AR beats every baseline, outside all intervals, in: nothing" in page
     )
     stored = json.loads((tmp_path / "prediction_study.json").read_text())
-    assert len(stored["table"]) == 6 + 3
+    assert len(stored["table"]) == len(ROWS) + 2 * 2
 
 
 def test_bits_of_a_masked_prior_say_what_they_are():
@@ -93,7 +96,7 @@ def test_bits_of_a_masked_prior_say_what_they_are():
 
 
 def test_a_training_is_done_once_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    asked, codes = [], [1, 0]
+    asked, codes = [], [1, 0, 0]  # the second is told to end: a 0, but no model
 
     class Done:
         def __init__(self, command):
@@ -101,14 +104,16 @@ def test_a_training_is_done_once_and_goes_on_where_it_stopped(tmp_path, monkeypa
             (tmp_path / "run/checkpoints").mkdir(exist_ok=True)
             (tmp_path / "run/checkpoints/last.ckpt").touch()
             self.returncode = codes.pop(0)
+            if len(asked) == 3:
+                (tmp_path / "run/model").mkdir()
 
     monkeypatch.setattr(train_once.subprocess, "run", lambda command, check: Done(command))
     config = {"trainer": {}, "model": {}}
-    with pytest.raises(SystemExit, match="the same command goes on from there"):
-        train_once.train_once(config, tmp_path / "run")
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="the same command goes on from there"):
+            train_once.train_once(config, tmp_path / "run")
     first = json.loads((tmp_path / "run/seconds.json").read_text())
     assert train_once.train_once(config, tmp_path / "run") >= first["seconds"]
     train_once.train_once(config, tmp_path / "run")
-    assert len(asked) == 2
-    assert ["--ckpt_path=last" in command for command in asked] == [False, True]
+    assert ["--ckpt_path=last" in command for command in asked] == [False, True, True]
     assert config["export"] == str(tmp_path / "run/model")
