@@ -5,10 +5,12 @@ from typing import Any, TypeVar
 
 from diffusion.decoder import DiffusionDecoder
 from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
+from lm.generation import Codec
+from lm.latent_prior import LatentPrior
 from lm.prior import Prior
 from lm.text import TextTokenizer
 from lm.text_encoder import T5TextEncoder
-from tokenizer import FrameTokenizer, Tokenizer
+from tokenizer import KL, FrameTokenizer, LatentCodec, Tokenizer
 
 Folder = TypeVar("Folder", bound="ModelFolder")
 
@@ -20,7 +22,7 @@ class ModelFolder:
         tokenizer: Video to tokens and back.
         size: Height and width that the models were trained at.
         fps: Frames per second of the training clips.
-        prior: Models the tokens; without one videos are only encoded and decoded.
+        prior: Models the tokens or latents; without one videos are only encoded and decoded.
         text: Turns prompts into pieces; None where the prior was trained without captions.
         fingerprint: Of the tokenizer that the prior was trained with; checked against this one.
         classes: Names of the classes that the prior knows, in the order of their numbers.
@@ -34,7 +36,7 @@ class ModelFolder:
         tokenizer: Tokenizer | FrameTokenizer,
         size: int,
         fps: float,
-        prior: Prior | None = None,
+        prior: Prior | LatentPrior | None = None,
         text: TextTokenizer | None = None,
         fingerprint: str | None = None,
         classes: list[str] | None = None,
@@ -47,6 +49,13 @@ class ModelFolder:
             raise ValueError(
                 f"the prior was trained with the tokenizer {fingerprint}, but this one is {own}; "
                 "use the tokenizer that belongs to it"
+            )
+        continuous = isinstance(tokenizer, Tokenizer) and isinstance(tokenizer.quantizer, KL)
+        if prior is not None and isinstance(prior, LatentPrior) != continuous:
+            raise ValueError(
+                f"{type(prior).__name__} does not fit a tokenizer that makes "
+                f"{'continuous latents' if continuous else 'tokens'}; a LatentPrior needs a KL "
+                "bottleneck, every other prior a quantizer"
             )
         self.tokenizer, self.size, self.fps = tokenizer.eval(), size, fps
         self.prior, self.text = prior.eval() if prior is not None else None, text
@@ -106,7 +115,13 @@ class ModelFolder:
             facts |= {"text_encoder": {"model": encoder.model, "window": encoder.window}}
         write_manifest(folder, facts)
 
-    def require_prior(self) -> Prior:
+    def codec(self) -> Codec:
+        """Return what turns pixels into what the prior models, and back."""
+        if isinstance(self.prior, LatentPrior) and isinstance(self.tokenizer, Tokenizer):
+            return LatentCodec(self.tokenizer)
+        return self.tokenizer
+
+    def require_prior(self) -> Prior | LatentPrior:
         """Return the prior; raise ValueError where there is none."""
         if self.prior is None:
             raise ValueError("this folder holds a tokenizer alone; train a prior to generate")

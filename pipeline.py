@@ -111,7 +111,7 @@ class VideoPipeline(ModelFolder):
         """
         prior, text = self.require_prior(), self.require_text()
         if not isinstance(prior, AutoregressivePrior):
-            raise ValueError("a masked prior writes no text; use an autoregressive one")
+            raise ValueError(f"{type(prior).__name__} writes no text; use an AutoregressivePrior")
         tokens = self.tokenizer.encode(self._fit(videos))
         generators = generators_of(seed, len(videos))
         pieces = write_captions(prior, tokens, generators, Sampling(temperature=temperature))
@@ -157,8 +157,9 @@ class VideoPipeline(ModelFolder):
         prior = self.require_prior()
         if not isinstance(prior, AutoregressivePrior):
             raise ValueError(
-                "a masked prior has no likelihood; score with an autoregressive one, or read "
-                "pipe.prior.pseudo_log_likelihood, which compares clips under this prior alone"
+                f"{type(prior).__name__} has no likelihood; score with an AutoregressivePrior. A "
+                "masked prior has pipe.prior.pseudo_log_likelihood, which compares clips under "
+                "this prior alone"
             )
         tokens = self.tokenizer.encode(self._fit(videos))
         scores = prior.score(tokens, self.condition(prompts, len(videos))).view_as(tokens)
@@ -170,9 +171,9 @@ class VideoPipeline(ModelFolder):
     @torch.no_grad()
     def _generation(self, request: Request, pixels: Pixels | None) -> Generation:
         """Return a request as the models read it, with all pixels at the trained size."""
-        prior, tokenizer = self.require_prior(), self.tokenizer
-        tokenizer.num_latent_frames(request.length)
-        stride, window = tokenizer.temporal_stride, tokenizer.num_frames(prior.grid[0])
+        prior, codec = self.require_prior(), self.codec()
+        codec.num_latent_frames(request.length)
+        stride, window = codec.temporal_stride, codec.num_frames(prior.grid[0])
         classes, context = class_numbers(request.classes, self.classes), request.known(stride)
         parts = [
             replace(self.condition(some, request.count), classes=classes) for some in request.parts
@@ -180,8 +181,8 @@ class VideoPipeline(ModelFolder):
         actions = request.actions
         return Generation(
             prior,
-            tokenizer,
-            self.guide_tokenizer or tokenizer,
+            codec,
+            self.guide_tokenizer or codec,
             request.task,
             parts,
             request.ends(stride, window),

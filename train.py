@@ -19,8 +19,8 @@ from data.shards import ShardError
 from data.source import ClipSource
 from data.token_datamodule import TokenDataModule
 from data.tokens import TokenFolder
-from diffusion import DiffusionDecoderModule, LatentPriorModule
-from lm import PriorModule
+from diffusion import DiffusionDecoderModule
+from lm import LatentPriorModule, PriorModule
 from pipeline import VideoPipeline
 from tokenizer import TokenizerModule
 from training.checkpoints import Checkpoints
@@ -73,11 +73,6 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Find the last checkpoint; Lightning would start over where there is none."""
-        if self.config.fit.export is not None and isinstance(self.model, LatentPriorModule):
-            raise SystemExit(
-                "train.py: a prior over latents has no place in a model folder yet; leave --export "
-                "out, the checkpoint holds it"
-            )
         if self.config.fit.ckpt_path == "last":
             path = self._get(self.config_init, "checkpoints").path
             if not path.is_file():
@@ -99,6 +94,10 @@ class CLI(LightningCLI):
             elif isinstance(module, DiffusionDecoderModule):
                 pipeline = VideoPipeline.from_pretrained(module.tokenizer_folder)
                 pipeline.decoder = module.exported()
+            elif isinstance(module, LatentPriorModule):
+                pipeline = VideoPipeline(
+                    module.tokenizer, size, data.train.fps, module.prior, module.text
+                )
             else:
                 assert isinstance(module, PriorModule)
                 pipeline = VideoPipeline(

@@ -2,8 +2,6 @@ from diffusion.decoder import DiffusionDecoder
 from diffusion.denoiser import Denoiser
 from diffusion.dit import DiT
 from diffusion.inflation import inflate
-from diffusion.latent_module import LatentPriorModule
-from diffusion.latent_prior import LatentDiffusionPrior, LatentPrior
 from diffusion.lightning_module import DiffusionDecoderModule, DistillationModule
 from diffusion.objective import DiffusionObjective
 from diffusion.schedule import CosineSchedule, LogLinearSchedule, Schedule
@@ -17,9 +15,6 @@ __all__ = [
     "DiffusionDecoderModule",
     "DiffusionObjective",
     "DistillationModule",
-    "LatentDiffusionPrior",
-    "LatentPrior",
-    "LatentPriorModule",
     "LogLinearSchedule",
     "Schedule",
     "UNet3D",

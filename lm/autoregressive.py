@@ -18,8 +18,9 @@ from lm.factors import Choice, DepthHead
 from lm.logits import choose
 from lm.loss import cross_entropy
 from lm.packing import Quantization
-from lm.prior import Places, Prior, guided, of_codes
+from lm.prior import Places, Prior, guided
 from lm.sampling import Sampling
+from lm.sequence import of_codes
 from lm.transformer import Table, Transformer
 
 PrefixAttention = Literal["causal", "bidirectional"]

@@ -71,6 +71,14 @@ class Inputs(Configurable):
             raise ValueError("this prior was trained without actions; leave them out")
         return to_bins(actions, self.action_ranges, self.action_bins)
 
+    def check_task(self, task: Task) -> None:
+        """Raise ValueError where a prior with these inputs was not trained for a task."""
+        if task not in self.tasks:
+            raise ValueError(
+                f"the task is {task!r}, but this prior was trained for {', '.join(self.tasks)}; "
+                "choose one of them, or train with that task"
+            )
+
     def check(self, condition: "Condition") -> None:
         """Refuse what a prior with these inputs cannot be told.
 
@@ -79,11 +87,7 @@ class Inputs(Configurable):
                 values out of range, or lacks its guide.
         """
         task, guide = condition.task, condition.guide
-        if task not in self.tasks:
-            raise ValueError(
-                f"the task is {task!r}, but this prior was trained for {', '.join(self.tasks)}; "
-                "choose one of them, or train with that task"
-            )
+        self.check_task(task)
         if (guide is None) != (task == "generate"):
             needs = "needs a guide" if guide is None else "has no guide"
             raise ValueError(f"the task {task!r} {needs}; see lm.tasks for what each is given")

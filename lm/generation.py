@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lm.actions import by_latent_frame
 from lm.condition import Condition, Guide
+from lm.latent_prior import LatentPrior
 from lm.prior import Prior
 from lm.sampling import Sampling
 from lm.tasks import edge_guide, end_guide, hole_guide, prior_task, small_guide, with_means
@@ -18,13 +19,13 @@ from lm.windows import Span, plan
 
 @runtime_checkable
 class Codec(Protocol):
-    """What turns pixels into tokens and back: a tokenizer."""
+    """What turns pixels into what the prior models, tokens or latents, and back: a tokenizer."""
 
     temporal_stride: int
 
-    def encode(self, clip: Tensor) -> Tensor: ...
+    def encode(self, clip: Tensor, /) -> Tensor: ...
 
-    def decode(self, tokens: Tensor) -> Tensor: ...
+    def decode(self, tokens: Tensor, /) -> Tensor: ...
 
     def num_latent_frames(self, num_frames: int) -> int: ...
 
@@ -40,7 +41,7 @@ class Generation:
     """What is to be made, as the prior and the tokenizers read it; pixels in [-1, 1].
 
     Args:
-        prior: Models the tokens.
+        prior: Models the tokens or latents.
         codec: The tokenizer of the video.
         guide_codec: The tokenizer of guides.
         task: What is to be done, a key of `lm.request.NEEDS`.
@@ -54,7 +55,7 @@ class Generation:
         pixels: Turns tokens into pixels instead of the codec.
     """
 
-    prior: Prior
+    prior: Prior | LatentPrior
     codec: Codec
     guide_codec: Codec
     task: str
@@ -73,6 +74,7 @@ class Generation:
         Raises:
             ValueError: The prior cannot be told this, or cannot sample so.
         """
+        self.prior.inputs.check_task(prior_task(self.task))  # before a guide is encoded for it
         latents, checked = self.codec.num_latent_frames(self.ends[-1]), -1
         if self.features is not None and self.features.shape[1] != latents:
             raise ValueError(
@@ -87,7 +89,7 @@ class Generation:
             )
             part = self._part(span)
             if part > checked:  # the first window of a part
-                self.prior.prefix(self.condition(span))
+                self.prior.check_condition(self.condition(span))
                 checked = part
 
     @torch.no_grad()

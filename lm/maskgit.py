@@ -15,8 +15,9 @@ from lm.logits import draw, probabilities
 from lm.loss import cross_entropy
 from lm.masking import Schedule, corrupt, draw_masks, gumbel, lowest, num_steps, still_masked
 from lm.packing import packed
-from lm.prior import Places, Prior, guided, of_codes
+from lm.prior import Places, Prior, guided
 from lm.sampling import Sampling
+from lm.sequence import of_codes
 from lm.transformer import Transformer
 
 

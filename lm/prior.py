@@ -193,6 +193,10 @@ class Prior(Configurable, nn.Module, ABC):
             )
         return self.codes() if self.head is None else self.head()
 
+    def check_condition(self, condition: Condition) -> None:
+        """Raise ValueError where this prior cannot be told that."""
+        self.prefix(condition)
+
     def prefix(self, condition: Condition, marker: int = VIDEO) -> Int[Tensor, "B P"]:
         """Return the entries of the vocabulary before what is predicted, `marker` the last."""
         self.inputs.check(condition)
@@ -281,12 +285,6 @@ class Prior(Configurable, nn.Module, ABC):
         """Return the rotary table of positions, counted on where the prior knows no grid."""
         places = line(len(places)) if self.places == "line" else places
         return self.transformer.rotary_table(places.to(self.embedding.weight.device))
-
-
-def of_codes(states: Float[Tensor, "B N D"], num_latent_frames: int, num_tokens: int) -> Tensor:
-    """Return, of the states of latent frames with actions or without, those of their tokens."""
-    frames = rearrange(states, "b (t n) d -> b t n d", t=num_latent_frames)
-    return rearrange(frames[:, :, -num_tokens:], "b t n d -> b (t n) d")
 
 
 def guided(

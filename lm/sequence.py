@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lm.condition import Condition, Inputs
@@ -102,3 +102,9 @@ def lattice(grid: Grid, origin: int, start: int = 0, step: int = 1) -> Int[Tenso
     t, h, w = (torch.arange(length) for length in grid)
     axes = torch.meshgrid(start + t, step * h, step * w, indexing="ij")
     return origin + rearrange(torch.stack(axes), "three t h w -> t (h w) three")
+
+
+def of_codes(states: Float[Tensor, "B N D"], num_latent_frames: int, num_tokens: int) -> Tensor:
+    """Return, of the states of latent frames with actions or without, those of their tokens."""
+    frames = rearrange(states, "b (t n) d -> b t n d", t=num_latent_frames)
+    return rearrange(frames[:, :, -num_tokens:], "b t n d -> b (t n) d")

@@ -1,5 +1,6 @@
 from tokenizer.discriminator import Adversary, PatchDiscriminator
 from tokenizer.frames import FrameTokenizer
+from tokenizer.latents import LatentCodec
 from tokenizer.lightning_module import TokenizerModule
 from tokenizer.model import Reconstruction, Tokenizer
 from tokenizer.perceptual import Perceptual
@@ -14,6 +15,7 @@ __all__ = [
     "Adversary",
     "Bottleneck",
     "FrameTokenizer",
+    "LatentCodec",
     "PatchDiscriminator",
     "Perceptual",
     "Quantized",

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from data.datamodule import Batch, VideoDataModule
-from diffusion.condition import Texts
-from diffusion.latent_prior import LatentPrior
 from layers.processes import all_rows
 from layers.storage import load_module
+from lm.condition import Texts
+from lm.latent_prior import LatentPrior
 from lm.text import TextTokenizer
 from tokenizer import Quantizer, Tokenizer
 from training.module import Objective, Recipe, TrainedModule

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from data.datamodule import Batch
-from diffusion import LatentDiffusionPrior, LatentPriorModule, UNet3D
+from diffusion import UNet3D
+from lm import Condition, LatentDiffusionPrior, LatentPriorModule, Sampling
 from lm.text import TextTokenizer
 from tokenizer import KL, Tokenizer
 
@@ -53,5 +54,5 @@ def test_latents_become_clips(continuous):
     one = module(continuous)
     texts = [one.text.encode(caption) for caption in CAPTIONS]
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
-    latents = one.prior.sample(texts, generators, steps=2)
+    latents = one.prior.sample(Condition(texts), generators, sampling=Sampling(steps=2))
     assert continuous.decode_latents(latents).shape == (2, 3, 17, 32, 32)

@@ -4,10 +4,8 @@ import pytest
 import torch
 
 from diffusion import DiT, UNet3D
-from diffusion.latent_prior import LatentDiffusionPrior
 from layers.storage import load_module, save_module
-from lm import Transformer
-from lm.continuous import TokenDiffusionPrior
+from lm import Condition, LatentDiffusionPrior, Sampling, TokenDiffusionPrior, Transformer
 
 TEXTS = [[3, 1, 4], [1]]
 
@@ -40,34 +38,44 @@ def latents():
     return torch.randn(2, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
+def draw(prior, texts, generators, context=None, num_latent_frames=None, **choices):
+    return prior.sample(
+        Condition(texts),
+        generators,
+        sampling=Sampling(**choices),
+        context=context,
+        num_latent_frames=num_latent_frames,
+    )
+
+
 def generators(*seeds):
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 def test_a_sample_depends_on_its_generator_and_text_alone(prior):
-    both = prior.sample(TEXTS, generators(5, 6), steps=3)
+    both = draw(prior, TEXTS, generators(5, 6), steps=3)
     assert both.shape == (2, 3, 4, 4, 4)
-    alone = prior.sample(TEXTS[1:], generators(6), steps=3)
+    alone = draw(prior, TEXTS[1:], generators(6), steps=3)
     torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
-    other = prior.sample([[2], [1]], generators(5, 6), steps=3)
+    other = draw(prior, [[2], [1]], generators(5, 6), steps=3)
     assert not torch.allclose(both[0], other[0], atol=1e-3)
 
 
 def test_a_context_is_kept_and_counts(prior):
     context = latents()[:, :, :2]
-    one = prior.sample(TEXTS, generators(5, 6), context=context, steps=3)
+    one = draw(prior, TEXTS, generators(5, 6), context=context, steps=3)
     torch.testing.assert_close(one[:, :, :2], context, atol=1e-5, rtol=1e-5)
-    other = prior.sample(TEXTS, generators(5, 6), context=context + 1, steps=3)
+    other = draw(prior, TEXTS, generators(5, 6), context=context + 1, steps=3)
     assert not torch.allclose(one[:, :, 2:], other[:, :, 2:], atol=1e-3)
 
 
 def test_guidance_of_one_is_off_and_more_is_not(prior):
-    plain = prior.sample(TEXTS, generators(5, 6), steps=1)
-    assert torch.equal(plain, prior.sample(TEXTS, generators(5, 6), steps=1, guidance_scale=1.0))
-    bare = prior.sample([[], []], generators(5, 6), steps=1)
-    none = prior.sample(TEXTS, generators(5, 6), steps=1, guidance_scale=0.0)
+    plain = draw(prior, TEXTS, generators(5, 6), steps=1)
+    assert torch.equal(plain, draw(prior, TEXTS, generators(5, 6), steps=1, guidance_scale=1.0))
+    bare = draw(prior, [[], []], generators(5, 6), steps=1)
+    none = draw(prior, TEXTS, generators(5, 6), steps=1, guidance_scale=0.0)
     torch.testing.assert_close(none, bare, atol=1e-4, rtol=1e-4)
-    twice = prior.sample(TEXTS, generators(5, 6), steps=1, guidance_scale=2.0)
+    twice = draw(prior, TEXTS, generators(5, 6), steps=1, guidance_scale=2.0)
     assert not torch.allclose(twice, plain, atol=1e-3)
 
 
@@ -92,17 +100,21 @@ def test_calibration_brings_channels_to_one_size(prior):
 def test_a_saved_prior_is_bit_for_bit_the_same(prior, tmp_path):
     save_module(prior, tmp_path)
     again = load_module(tmp_path)
-    one, other = (p.sample(TEXTS, generators(1, 2), steps=2) for p in (prior, again))
+    one, other = (draw(p, TEXTS, generators(1, 2), steps=2) for p in (prior, again))
     assert torch.equal(one, other)
 
 
 def test_what_cannot_be_is_refused(prior):
     with pytest.raises(ValueError, match="window by window"):
-        prior.sample(TEXTS, generators(1, 2), num_latent_frames=5)
+        draw(prior, TEXTS, generators(1, 2), num_latent_frames=5)
     with pytest.raises(ValueError, match="window by window"):
-        prior.sample(TEXTS, generators(1, 2), context=latents())
+        draw(prior, TEXTS, generators(1, 2), context=latents())
     with pytest.raises(ValueError, match="one each"):
-        prior.sample(TEXTS, generators(1), steps=1)
+        draw(prior, TEXTS, generators(1), steps=1)
+    with pytest.raises(ValueError, match="not tokens"):
+        prior.check_sampling(Sampling(top_k=3), 10)
+    with pytest.raises(ValueError, match="the task is 'inpaint'"):
+        prior.check_condition(Condition(TEXTS, "inpaint"))
     with pytest.raises(ValueError, match="set both"):
         LatentDiffusionPrior(UNet3D([32], [1]), 3, [4, 4, 4], text_size=9)
 
@@ -121,7 +133,7 @@ def test_a_latent_is_drawn_from_the_state_that_training_gives_it(monkeypatch):
         return draw_row(states, *arguments)
 
     monkeypatch.setattr(prior, "_draw_row", spy)
-    drawn = prior.sample(TEXTS, generators(5, 6), steps=2)
+    drawn = draw(prior, TEXTS, generators(5, 6), steps=2)
     rows = drawn.flatten(2).transpose(1, 2)
     expected = prior.states(rows, TEXTS)
     torch.testing.assert_close(torch.stack(seen, dim=1), expected, atol=1e-4, rtol=1e-4)

@@ -13,10 +13,10 @@ from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from diffusion.latent_prior import LatentPrior
 from diffusion.objective import DiffusionObjective, clean
 from diffusion.sampler import draw_noise, guided, sample
 from lm.condition import Condition, Texts
+from lm.latent_prior import LatentPrior
 from lm.sequence import VIDEO, Vocabulary, head, lattice, line
 from lm.transformer import KVCache, Transformer
 
@@ -93,9 +93,9 @@ class TokenDiffusionPrior(LatentPrior):
         head_width: int = 256,
         head_depth: int = 3,
     ) -> None:
-        super().__init__(channels, grid, 20, text_size)
+        super().__init__(channels, grid, 20, text_size, text_window)
         self.transformer, self.objective = transformer, objective or DiffusionObjective()
-        self.vocabulary, self.text_window = Vocabulary(text_size, 0), text_window
+        self.vocabulary = Vocabulary(text_size, 0)
         self.prefix_length = text_window + 3
         self.embedding = nn.Embedding(self.vocabulary.first_code, transformer.width)
         nn.init.normal_(self.embedding.weight, std=0.5)
