@@ -35,6 +35,18 @@ def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
     return x.mT if tall else x
 
 
+def matrices(weight: Tensor) -> Tensor:
+    """Return a hidden weight as the matrices "K M N" that it is.
+
+    A convolution is one, of its flattened kernels. With several times as many outputs as inputs it
+    makes sub-pixels, and is as many: orthogonal each, they are as long together as the one would
+    be, and the products that make them so take a third of the time.
+    """
+    parts = weight.shape[0] // weight.shape[1] if weight.ndim > 2 else 1
+    parts = parts if parts and weight.shape[0] == parts * weight.shape[1] else 1
+    return weight.reshape(parts, weight.shape[0] // parts, -1)
+
+
 class MuonAdamW(Optimizer):
     """Muon with Nesterov momentum for groups marked `muon`, AdamW for the others.
 
@@ -86,9 +98,9 @@ class MuonAdamW(Optimizer):
             assert p.grad is not None
             buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
             buffer.lerp_(p.grad, 1 - group["momentum"])
-            update = p.grad.lerp(buffer, group["momentum"]).flatten(1)
+            update = matrices(p.grad.lerp(buffer, group["momentum"]))
             by_shape[update.shape].append((p, update))
-        for (rows, columns), pairs in by_shape.items():
+        for (_, rows, columns), pairs in by_shape.items():
             updates = orthogonalize(torch.stack([update for _, update in pairs]))
             scale = -group["lr"] * math.sqrt(max(1.0, rows / columns))
             for (p, _), update in zip(pairs, updates.to(pairs[0][0].dtype), strict=True):

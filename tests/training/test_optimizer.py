@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.optimizer import MuonAdamW, learning_rate_scale, orthogonalize
+from training.optimizer import MuonAdamW, learning_rate_scale, matrices, orthogonalize
 
 
 def trained(make_optimizer, weights, steps=5):
@@ -25,6 +25,16 @@ def test_matrices_follow_pytorchs_muon():
     theirs = trained(lambda p: torch.optim.Muon(p, lr=0.02, weight_decay=0.1), weights)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, atol=2e-3, rtol=0)
+
+
+def test_a_convolution_that_makes_sub_pixels_is_several_and_as_long_as_the_one():
+    one = torch.randn(48, 12, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    parts = matrices(one)
+    assert torch.equal(parts, torch.stack([part.flatten(1) for part in one.split(12)]))
+    assert matrices(one[:30]).shape == (1, 30, 12 * 27)
+    assert matrices(torch.randn(48, 12)).shape == (1, 48, 12)
+    lengths = [orthogonalize(x).float().norm() for x in (parts, one.flatten(1)[None])]
+    torch.testing.assert_close(*lengths, atol=0, rtol=0.15)
 
 
 def test_the_rest_follows_pytorchs_adamw():
