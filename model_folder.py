@@ -10,7 +10,7 @@ from lm.latent_prior import LatentPrior
 from lm.prior import Prior
 from lm.text import TextTokenizer
 from lm.text_encoder import T5TextEncoder
-from tokenizer import KL, FrameTokenizer, LatentCodec, Tokenizer
+from tokenizer import FrameTokenizer, LatentCodec, Tokenizer
 
 Folder = TypeVar("Folder", bound="ModelFolder")
 
@@ -50,7 +50,7 @@ class ModelFolder:
                 f"the prior was trained with the tokenizer {fingerprint}, but this one is {own}; "
                 "use the tokenizer that belongs to it"
             )
-        continuous = isinstance(tokenizer, Tokenizer) and isinstance(tokenizer.quantizer, KL)
+        continuous = isinstance(tokenizer, Tokenizer) and tokenizer.is_continuous
         if prior is not None and isinstance(prior, LatentPrior) != continuous:
             raise ValueError(
                 f"{type(prior).__name__} does not fit a tokenizer that makes "
@@ -117,7 +117,7 @@ class ModelFolder:
 
     def codec(self) -> Codec:
         """Return what turns pixels into what the prior models, and back."""
-        if isinstance(self.prior, LatentPrior) and isinstance(self.tokenizer, Tokenizer):
+        if isinstance(self.tokenizer, Tokenizer) and self.tokenizer.is_continuous:
             return LatentCodec(self.tokenizer)
         return self.tokenizer
 

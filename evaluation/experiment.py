@@ -108,13 +108,13 @@ def evaluate(
     neighbours = _neighbours(files.train_data, data, protocol, size)
     systems = _systems(protocol, model, clips, reference, options, neighbours)
     measures = _measures(files, protocol, model)
-    notes = _rank_notes(protocol, len(reference), extractors.video)
+    notes = [*reference.notes, *_rank_notes(protocol, len(reference), extractors.video)]
     rank = {"rank": options.rank, "world_size": options.world_size}
     parts = protocol, reference, systems, measures, extractors, neighbours
     rows = Run(*parts, batch_size=options.batch_size, **rank)()
     if options.rank:
         return None
-    codebook_size = model.tokenizer.quantizer.codebook_size if model is not None else None
+    codebook_size = getattr(model.codec(), "codebook_size", None) if model is not None else None
     summary = Summary(
         protocol,
         measures,
@@ -129,7 +129,7 @@ def evaluate(
     stamp = result.stamp(
         protocol,
         counts=_counts(protocol, len(reference), options.num_replicates, size),
-        hashes=_hashes(files, extractors, model, clips, rows[REAL, "digest"], neighbours),
+        hashes=_hashes(files, extractors, model, clips, rows[REAL, "digest"], neighbours, options),
         seeds=dict.fromkeys(("sampling", "windows", "bootstrap"), options.seed),
         deviations=_deviations(protocol, len(reference), model, size),
         options={"sampling": options.sampling, "notes": notes, **facts},
@@ -243,11 +243,13 @@ def _hashes(
     clips: Path | None,
     digest: Tensor,
     neighbours: Neighbours | None,
+    options: Options,
 ) -> dict[str, str]:
     """Name everything that a number depends on."""
     found = {"data": result.content_hash(digest)}
     if model is not None:
-        found["model"] = weights_hash(model.tokenizer, model.prior)
+        decoder = model.decoder if options.sampling.get("decoder") == "diffusion" else None
+        found["model"] = weights_hash(model.tokenizer, model.prior, decoder)
     if clips is not None:
         found["model"] = file_hash(clips)
     for name, network in extractors._asdict().items():

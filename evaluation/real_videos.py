@@ -4,7 +4,7 @@ Drawn data sets, shards, the files of a benchmark as its authors gave them out, 
 videos or arrays: each becomes a list of videos of known length, before a clip of them is decoded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -100,10 +100,11 @@ class FileVideo(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """Videos, and how they were found: "drawn", "shards", "as given out" or "folder"."""
+    """Videos, how they were found ("drawn", "shards", "as given out", "folder"), what is wrong."""
 
     kind: str
     videos: list[RealVideo]
+    notes: tuple[str, ...] = ()
 
 
 class PictureVideo(NamedTuple):
@@ -149,8 +150,8 @@ def open_videos(
         videos = [SourceVideo(source, i, length) for i, length in enumerate(lengths)]
         return Opened("shards", [*videos])
     read = ORIGINAL.get(protocol.layout)
-    if read is not None and data is not None and (videos := read(data)):
-        return Opened("as given out", videos)
+    if read is not None and data is not None and (found := read(data)).videos:
+        return found
     return Opened("folder", _folder(data, protocol))
 
 
@@ -160,59 +161,71 @@ def drawn(protocol: protocols.Protocol, count: int, split: str, size: int) -> li
     return [SourceVideo(source, i, protocol.span) for i in range(count)]
 
 
-def _bair(data: Path) -> list[RealVideo]:
+def _bair(data: Path) -> Opened:
     """[[softmotion30_44k/]test/]*.tfrecords."""
     for folder in (data / "softmotion30_44k" / "test", data / "test", data):
         if any(folder.glob("*.tfrecords")):
             return _episodes(*benchmark_sets.bair(folder, "aux1"))
-    return []
+    return _given_out([])
 
 
-def _moving_mnist(data: Path) -> list[RealVideo]:
+def _moving_mnist(data: Path) -> Opened:
     """mnist_test_seq.npy, or the folder it lies in."""
     file = data / "mnist_test_seq.npy" if data.is_dir() else data
-    return _episodes(*benchmark_sets.moving_mnist(file)) if file.is_file() else []
+    return _episodes(*benchmark_sets.moving_mnist(file)) if file.is_file() else _given_out([])
 
 
-def _episodes(episodes: Episodes, count: int) -> list[RealVideo]:
+def _episodes(episodes: Episodes, count: int) -> Opened:
     """All trajectories are taken to be as long as the first; one that is not is named when read."""
     length = len(next(episodes(0, 1)).frames)
-    return [EpisodeVideo(episodes, i, length) for i in range(count)]
+    return _given_out([EpisodeVideo(episodes, i, length) for i in range(count)])
 
 
-def _kinetics600(data: Path) -> list[RealVideo]:
-    """annotations/val.csv and val/[label/]ID_START_END.mp4; what is no longer there is left out."""
+def _kinetics600(data: Path) -> Opened:
+    """annotations/val.csv and val/[label/]ID_START_END.mp4; how many are no longer there is noted.
+
+    Videos vanish from the site that they were taken from, so everybody's copy is another.
+    """
     lists = sorted(data.rglob("val*.csv"))
     folder = data / "val" if (data / "val").is_dir() else data
     rows = benchmark_sets.kinetics600(folder, lists[0]) if lists else []
-    return _listed(folder, [row for row in rows if (folder / row[0]).is_file()])
+    there = [row for row in rows if (folder / row[0]).is_file()]
+    missing = len(rows) - len(there)
+    notes = (
+        [f"{missing} of the {len(rows)} videos of {lists[0].name} are missing"] if missing else []
+    )
+    return _listed(folder, there, *notes)
 
 
-def _ucf101_train(data: Path) -> list[RealVideo]:
+def _ucf101_train(data: Path) -> Opened:
     """UCF-101/CLASS/*.avi and ucfTrainTestlist/trainlist01.txt."""
     lists = sorted(data.rglob("trainlist01.txt"))
     folder = data / "UCF-101" if (data / "UCF-101").is_dir() else data
     return _listed(folder, benchmark_sets.ucf101(lists[0]) if lists else [])
 
 
-def _kth(data: Path) -> list[RealVideo]:
+def _kth(data: Path) -> Opened:
     """[ACTION/]personNN_ACTION_dN_uncomp.avi of the persons of the test set."""
     return _listed(data, benchmark_sets.kth(data, "test"))
 
 
-def _davis(data: Path) -> list[RealVideo]:
+def _davis(data: Path) -> Opened:
     """[DAVIS/]JPEGImages/480p/SEQUENCE/*.jpg."""
     folders = sorted(data.glob("**/JPEGImages/480p/*/"))
     pictures = [(folder, tuple(sorted(folder.glob("*.jpg")))) for folder in folders]
-    return [PictureVideo(folder, files) for folder, files in pictures if files]
+    return _given_out([PictureVideo(folder, files) for folder, files in pictures if files])
 
 
-def _listed(folder: Path, rows: list[tuple[str, str]]) -> list[RealVideo]:
+def _listed(folder: Path, rows: list[tuple[str, str]], *notes: str) -> Opened:
     videos = [(folder / path, label) for path, label in rows]
-    return [FileVideo(path, probe(path).num_frames, label) for path, label in videos]
+    return _given_out([FileVideo(p, probe(p).num_frames, label) for p, label in videos], *notes)
 
 
-ORIGINAL: dict[str, Callable[[Path], list[RealVideo]]] = {
+def _given_out(videos: Sequence[RealVideo], *notes: str) -> Opened:
+    return Opened("as given out", [*videos], notes)
+
+
+ORIGINAL: dict[str, Callable[[Path], Opened]] = {
     "bair": _bair,
     "davis": _davis,
     "kinetics600": _kinetics600,

@@ -56,6 +56,7 @@ class Reference:
         self.protocol, self.size = protocol, size
         opened = data if isinstance(data, Opened) else open_videos(protocol, data, size, num_clips)
         self.kind, self.videos = opened.kind, _long_enough(opened.videos, protocol)
+        self.notes = opened.notes
         wanted = num_clips or protocol.num_clips or len(self.videos)
         self.order, self.offsets = _draw(protocol, self.videos, wanted, seed)
 

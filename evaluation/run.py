@@ -139,7 +139,8 @@ class Run:
             return {}
         rows = {}
         if self.protocol.task == "reconstruct":
-            rows["tokens"] = system.tokens(real).flatten(1)
+            tokens = system.tokens(real)
+            rows |= {} if tokens.is_floating_point() else {"tokens": tokens.flatten(1)}
         elif (kind := likelihood.kind(model.prior)) is not None:
             frames = likelihood.scored_frames(model, real.shape[1])
             told = captions if system.condition == "text" else None

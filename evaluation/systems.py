@@ -27,6 +27,7 @@ class Model(Protocol):
 
     tokenizer: Any
     prior: Any
+    decoder: Any
     text: Any
     classes: list[str]
     size: int
@@ -35,6 +36,8 @@ class Model(Protocol):
 
     @property
     def takes_actions(self) -> bool: ...
+
+    def codec(self) -> Any: ...
 
 
 class ModelSystem:
@@ -116,16 +119,15 @@ class ModelSystem:
     @torch.no_grad()
     def reconstruct(self, real: Clips) -> Clips:
         """Pass clips through the tokenizer."""
-        tokens = self.tokens(real)
-        clips = to_uint8(self.model.tokenizer.decode(tokens).clamp(-1, 1))
+        clips = to_uint8(self.model.codec().decode(self.tokens(real)).clamp(-1, 1))
         return clips[:, : real.shape[1]]
 
     @torch.no_grad()
-    def tokens(self, real: Clips) -> Int[Tensor, "B t h w"]:
-        """Encode clips, lengthened by their last frame."""
+    def tokens(self, real: Clips) -> Int[Tensor, "B t h w"] | Float[Tensor, "B D t h w"]:
+        """Encode clips, lengthened by their last frame, to tokens or latents."""
         length = lengths.next_length(real.shape[1], self.stride)
         rest = real[:, -1:].expand(-1, length - real.shape[1], -1, -1, -1)
-        return self.model.tokenizer.encode(to_model_range(torch.cat([real, rest], dim=1)))
+        return self.model.codec().encode(to_model_range(torch.cat([real, rest], dim=1)))
 
     def _fit(self, clips: Clips) -> UInt8[Tensor, "B T H2 W2 3"]:
         """Bring clips to the size at which they are compared."""

@@ -12,7 +12,7 @@ from layers.storage import load_module
 from lm.condition import Texts
 from lm.latent_prior import LatentPrior
 from lm.text import TextTokenizer
-from tokenizer import Quantizer, Tokenizer
+from tokenizer import Tokenizer
 from training.module import Objective, Recipe, TrainedModule
 from training.precision import autocast
 
@@ -52,7 +52,7 @@ class LatentPriorModule(TrainedModule):
     def setup(self, stage: str) -> None:
         """Open the tokenizer, compare it with the prior, learn text pieces from the captions."""
         tokenizer = load_module(Path(self.tokenizer_folder) / "tokenizer")
-        if isinstance(tokenizer.quantizer, Quantizer):
+        if not tokenizer.is_continuous:
             raise ValueError(
                 f"the tokenizer in {self.tokenizer_folder} makes tokens, but this prior models "
                 "continuous latents; train one with a KL bottleneck, or a prior over tokens"

@@ -10,7 +10,7 @@ import torch
 import train
 from lm import AutoregressivePrior, Inputs, TextTokenizer, Transformer
 from pipeline import VideoPipeline
-from tokenizer import FSQ, Tokenizer
+from tokenizer import FSQ, KL, Tokenizer
 
 QUIET = [
     "--trainer.enable_progress_bar=false",
@@ -42,6 +42,18 @@ def tiny_tokenizer() -> Tokenizer:
             p.add_(0.05 * torch.randn_like(p))
     tokenizer.calibrate(torch.rand(4, 3, 5, 32, 32) * 2 - 1)
     return tokenizer.eval()
+
+
+@pytest.fixture
+def continuous() -> Tokenizer:
+    """The same with a continuous bottleneck."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(KL(3), channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1])
+    with torch.no_grad():
+        for p in tokenizer.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    tokenizer.calibrate(torch.rand(4, 3, 5, 32, 32) * 2 - 1)
+    return tokenizer.requires_grad_(False).eval()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from lm import (
     Transformer,
 )
 from pipeline import VideoPipeline
-from tokenizer import KL, Tokenizer
 
 PROMPTS = ["a red circle moving left", "a blue square moving up"]
 GRID = [5, 4, 4]
@@ -27,16 +26,6 @@ def by_window():
 def by_token():
     transformer = Transformer(width=32, depth=1, num_heads=2)
     return TokenDiffusionPrior(transformer, 3, GRID, head_width=16, head_depth=1)
-
-
-@pytest.fixture
-def continuous():
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(KL(3), channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1])
-    for p in tokenizer.parameters():
-        p.data.add_(0.05 * torch.randn_like(p))
-    tokenizer.calibrate(torch.rand(4, 3, 5, 32, 32) * 2 - 1)
-    return tokenizer.eval()
 
 
 @pytest.fixture(params=[by_window, by_token], ids=["window", "token"])

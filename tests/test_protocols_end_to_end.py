@@ -13,6 +13,8 @@ from data.episodes import Episode, write_episodes
 from data.shapes import Shapes
 from evaluation import result
 from evaluation.protocols import PROTOCOLS
+from lm import TokenDiffusionPrior, Transformer
+from pipeline import VideoPipeline
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*leave the covariance without full rank"),
@@ -55,6 +57,7 @@ def kinetics600(folder, write_bair):
     for number, sample in enumerate(clips(18)):
         write_avi(folder / f"val/abc{number}_000001_000011.mp4", sample.frames)
         lines.append(f"yoga,abc{number},1,11,val")
+    lines.append("yoga,gone,1,11,val")
     (folder / "annotations").mkdir()
     (folder / "annotations/val.csv").write_text("\n".join(lines) + "\n")
 
@@ -138,6 +141,8 @@ def test_a_protocol_runs_from_the_files_of_its_benchmark(
     kind = "drawn" if full.built_in else "as given out" if full.layout else "folder"
     model = found["systems"]["model"]["figures"]
     assert found["options"]["videos"] == kind
+    if protocol.layout == "kinetics600":
+        assert "1 of the 3 videos of val.csv are missing" in found["options"]["notes"]
     assert found["counts"]["samples"] == CLIPS * protocol.samples
     assert found["counts"]["real"] == CLIPS * protocol.windows
     assert model["frechet_rand3d-seed0"]["value"] > 0
@@ -177,6 +182,23 @@ def test_a_prior_that_knows_classes_is_given_those_of_the_benchmark(
     ucf101(tmp_path / "data", write_bair)
     _, found = evaluated(tmp_path, "ucf101", model, [str(tmp_path / "data")], monkeypatch)
     assert found["options"]["told"] == {"model": "classes"}
+
+
+@pytest.mark.parametrize("name", ["moving-digits", "reconstruction-davis"])
+def test_a_model_of_continuous_latents_is_measured_too(
+    name, continuous, tmp_path, monkeypatch, write_bair
+):
+    prior = TokenDiffusionPrior(
+        Transformer(width=32, depth=1, num_heads=2), 3, [5, 4, 4], head_width=16, head_depth=1
+    )
+    model, data = VideoPipeline(continuous, 32, 8.0, prior), tmp_path / "data"
+    data.mkdir()
+    LAYOUTS.get(PROTOCOLS[name].layout, nothing)(data, write_bair)
+    given = [str(data)] if data.is_dir() else []
+    _, found = evaluated(tmp_path, name, model, given, monkeypatch)
+    figures = found["systems"]["model"]["figures"]
+    assert figures["psnr_frame"]["value"] > 0
+    assert not {"bits_per_token", "pseudo_bits_per_token", "code_usage"} & figures.keys()
 
 
 class Driven:

@@ -141,6 +141,11 @@ class Tokenizer(Configurable, nn.Module):
         """Number of codes; ValueError for a continuous tokenizer."""
         return self.require_quantizer().codebook_size
 
+    @property
+    def is_continuous(self) -> bool:
+        """Whether the bottleneck makes latents and no tokens."""
+        return not isinstance(self.quantizer, Quantizer)
+
     def require_quantizer(self) -> Quantizer:
         """Return the quantizer; raise ValueError where the bottleneck is continuous."""
         if not isinstance(self.quantizer, Quantizer):

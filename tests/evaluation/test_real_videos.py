@@ -34,7 +34,7 @@ def test_bair_is_the_second_camera_of_its_test_files(tmp_path, trajectory, write
     (tmp_path / inside).mkdir(parents=True, exist_ok=True)
     write_bair(tmp_path / inside / "traj_0_to_1.tfrecords", [0, 1])
     write_bair(tmp_path / inside / "traj_2_to_2.tfrecords", [2])
-    kind, videos = open_videos(find("bair"), tmp_path, 64, None)
+    kind, videos, _ = open_videos(find("bair"), tmp_path, 64, None)
     assert (kind, len(videos), videos[0].num_frames) == ("as given out", 3, 5)
     for seed, video in enumerate(videos):
         frames, actions = trajectory(seed)
@@ -49,7 +49,7 @@ def test_moving_mnist_is_its_one_array(tmp_path, whole_path):
     frames = np.random.default_rng(0).integers(0, 256, (20, 4, 64, 64), np.uint8)
     np.save(tmp_path / "mnist_test_seq.npy", frames)
     data = tmp_path / "mnist_test_seq.npy" if whole_path else tmp_path
-    kind, videos = open_videos(find("moving-mnist"), data, 64, None)
+    kind, videos, _ = open_videos(find("moving-mnist"), data, 64, None)
     assert (kind, len(videos), videos[0].num_frames) == ("as given out", 4, 20)
     for index, video in enumerate(videos):
         assert np.array_equal(video.read(20, 64).frames[..., 1].numpy(), frames[:, index])
@@ -63,8 +63,9 @@ def test_kinetics_reads_what_its_list_names_and_is_still_there(tmp_path):
     write_avi(tmp_path / "val/ab_cd_000010_000020.mp4", 16, 40, "libx264")
     write_avi(tmp_path / "val/yoga/-xyz_000001_000011.mp4", 17, 80, "libx264")
     write_avi(tmp_path / "val/unlisted_000001_000011.mp4", 16, 120, "libx264")
-    kind, videos = open_videos(find("kinetics600"), tmp_path, 64, None)
+    kind, videos, notes = open_videos(find("kinetics600"), tmp_path, 64, None)
     assert kind == "as given out"
+    assert notes == ("1 of the 3 videos of val.csv are missing",)
     assert [video.num_frames for video in videos] == [16, 17]
     assert [brightness(video) for video in videos] == pytest.approx([40, 80], abs=2)
 
@@ -78,7 +79,7 @@ def test_ucf101_is_the_training_part_of_split_one_with_its_classes(tmp_path, nam
     lists.mkdir()
     (lists / "trainlist01.txt").write_text(f"{names[1]} 1\r\n{names[3]} 2\r\n")
     (lists / "trainlist02.txt").write_text(f"{names[0]} 1\r\n")
-    kind, videos = open_videos(find(name), tmp_path, 16, None)
+    kind, videos, _ = open_videos(find(name), tmp_path, 16, None)
     assert kind == "as given out"
     assert [video.read(2, 16).caption for video in videos] == ["Archery", "YoYo"]
     assert [brightness(video) for video in videos] == pytest.approx([30, 90], abs=2)
@@ -87,7 +88,7 @@ def test_ucf101_is_the_training_part_of_split_one_with_its_classes(tmp_path, nam
 def test_all_of_ucf101_needs_no_list(tmp_path):
     for group, label in enumerate(("Archery", "YoYo")):
         write_avi(tmp_path / f"UCF-101/{label}/v_{label}_g0{group + 1}_c01.avi", 16)
-    kind, videos = open_videos(find("ucf101-styleganv"), tmp_path, 16, None)
+    kind, videos, _ = open_videos(find("ucf101-styleganv"), tmp_path, 16, None)
     assert kind == "folder"
     assert [video.read(2, 16).caption for video in videos] == ["Archery", "YoYo"]
 
@@ -95,7 +96,7 @@ def test_all_of_ucf101_needs_no_list(tmp_path):
 def test_kth_is_its_last_nine_persons(tmp_path):
     for person in (1, 16, 17, 25):
         write_avi(tmp_path / f"boxing/person{person:02d}_boxing_d1_uncomp.avi", 40, 5 * person)
-    kind, videos = open_videos(find("kth"), tmp_path, 16, None)
+    kind, videos, _ = open_videos(find("kth"), tmp_path, 16, None)
     assert kind == "as given out"
     assert [brightness(video) for video in videos] == pytest.approx([85, 125], abs=2)
 
@@ -108,7 +109,7 @@ def test_davis_is_pictures_in_folders(tmp_path):
         for k in range(5):
             picture = np.kron(rng.integers(0, 256, (3, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8)
             Image.fromarray(picture).save(folder / f"{k:05d}.jpg", quality=100)
-    kind, videos = open_videos(find("reconstruction-davis"), tmp_path, 16, None)
+    kind, videos, _ = open_videos(find("reconstruction-davis"), tmp_path, 16, None)
     assert (kind, [v.name for v in videos]) == ("as given out", ["bear", "swing"])
     last = np.array(Image.open(tmp_path / "DAVIS/JPEGImages/480p/swing/00004.jpg"))
     expected = resize_and_crop(torch.from_numpy(last)[None], 16)[0]
@@ -121,7 +122,7 @@ def test_shards_bring_their_actions_and_captions(tmp_path):
     actions = rng.normal(size=(9, 2)).astype(np.float32)
     episodes = lambda first, last: iter([Episode("a", clip, actions, ("a game",))])
     write_episodes(tmp_path / "shards", episodes, 1, fps=8.0, kind="test")
-    kind, (video,) = open_videos(find("rollouts"), tmp_path / "shards", 16, None)
+    kind, (video,), _ = open_videos(find("rollouts"), tmp_path / "shards", 16, None)
     sample = video.read(7, 16)
     assert (kind, video.num_frames, sample.caption) == ("shards", 9, "a game")
     assert np.array_equal(sample.frames.numpy(), clip[:7])
@@ -133,7 +134,7 @@ def test_built_in_data_are_drawn_from_their_validation_split():
         ("captioned-shapes", Shapes(4, "val")),
         ("moving-digits", Digits(4, "val")),
     ):
-        kind, videos = open_videos(find(name), None, 64, 4)
+        kind, videos, _ = open_videos(find(name), None, 64, 4)
         assert (kind, len(videos)) == ("drawn", 4)
         sample = videos[3].read(17, 64)
         assert torch.equal(sample.frames, source.read(3, 17).frames)
@@ -143,6 +144,6 @@ def test_built_in_data_are_drawn_from_their_validation_split():
 def test_any_other_folder_is_read_as_a_folder(tmp_path):
     write_avi(tmp_path / "walk/a.avi", 16, 50)
     for name in ("bair", "kinetics600", "kth", "moving-mnist", "ucf101", "reconstruction-davis"):
-        kind, videos = open_videos(find(name), tmp_path, 16, None)
+        kind, videos, _ = open_videos(find(name), tmp_path, 16, None)
         assert (kind, [video.name for video in videos]) == ("folder", ["a.avi"])
     assert open_videos(find("ucf101"), tmp_path, 16, None).videos[0].read(1, 16).caption == "walk"

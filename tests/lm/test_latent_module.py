@@ -9,20 +9,9 @@ from data.datamodule import Batch
 from diffusion import UNet3D
 from lm import Condition, LatentDiffusionPrior, LatentPriorModule, Sampling
 from lm.text import TextTokenizer
-from tokenizer import KL, Tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
 CAPTIONS = ["a red circle moving left", "a blue square moving up"]
-
-
-@pytest.fixture
-def continuous():
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(KL(3), channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1])
-    for p in tokenizer.parameters():
-        p.data.add_(0.05 * torch.randn_like(p))
-    tokenizer.calibrate(torch.rand(4, 3, 5, 32, 32) * 2 - 1)
-    return tokenizer.requires_grad_(False).eval()
 
 
 def module(tokenizer, **options):
