@@ -1,23 +1,20 @@
 """Training of a prior over the continuous latents of a frozen tokenizer: wiring and logs."""
 
-from pathlib import Path
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from data.datamodule import Batch, VideoDataModule
 from layers.processes import all_rows
-from layers.storage import load_module
-from lm.condition import Texts
+from lm.condition import Condition, Texts
+from lm.frozen import FrozenTokenizerModule
 from lm.latent_prior import LatentPrior
-from lm.text import TextTokenizer
 from tokenizer import Tokenizer
-from training.module import Objective, Recipe, TrainedModule
+from training.module import Objective, Recipe
 from training.precision import autocast
 
 
-class LatentPriorModule(TrainedModule):
+class LatentPriorModule(FrozenTokenizerModule):
     """Trains a `LatentPrior`; clips are encoded on the fly by a tokenizer that never changes.
 
     Args:
@@ -38,11 +35,9 @@ class LatentPriorModule(TrainedModule):
         text_dropout: float = 0.1,
         recipe: Recipe = Recipe(),
     ) -> None:
-        super().__init__(max_steps, recipe)
+        super().__init__(tokenizer_folder, max_steps, recipe)
         self.save_hyperparameters()
-        self.prior, self.tokenizer_folder = prior, tokenizer_folder
-        self.text_dropout = text_dropout
-        self.text: TextTokenizer | None = None
+        self.prior, self.text_dropout = prior, text_dropout
         self.track_average()
 
     @property
@@ -51,7 +46,7 @@ class LatentPriorModule(TrainedModule):
 
     def setup(self, stage: str) -> None:
         """Open the tokenizer, compare it with the prior, learn text pieces from the captions."""
-        tokenizer = load_module(Path(self.tokenizer_folder) / "tokenizer")
+        tokenizer = self.open_tokenizer()
         if not tokenizer.is_continuous:
             raise ValueError(
                 f"the tokenizer in {self.tokenizer_folder} makes tokens, but this prior models "
@@ -62,14 +57,11 @@ class LatentPriorModule(TrainedModule):
                 f"the prior has channels {self.prior.channels}, but the tokenizer in "
                 f"{self.tokenizer_folder} has {tokenizer.quantizer.dim}; set it to that"
             )
-        # Outside the module tree: not saved, not averaged, not trained, always in eval mode.
-        tokenizer.requires_grad_(False)
-        object.__setattr__(
-            self, "tokenizer", tokenizer.to(self.trainer.strategy.root_device).eval()
-        )
+        self.fingerprint = tokenizer.fingerprint()
+        self.hold("tokenizer", tokenizer)
         data = getattr(self.trainer, "datamodule", None)
-        if self.prior.text_size and isinstance(data, VideoDataModule) and data.train.captions:
-            self.text = TextTokenizer.train(data.train.captions, self.prior.text_size)
+        if isinstance(data, VideoDataModule):
+            self.learn_text(data.train.captions, self.prior.text_size)
 
     def objective(self, batch: Batch) -> Objective:
         latents, texts = self._read(batch)
@@ -85,11 +77,19 @@ class LatentPriorModule(TrainedModule):
         generator, told = torch.Generator().manual_seed(batch_idx), torch.zeros(len(texts)).bool()
         with self.ema.applied(self.prior), autocast(self.device):
             loss = self.prior.loss(latents, texts, told, generator)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(texts), sync_dist=True)
+            self.log("val/loss", loss, prog_bar=True, batch_size=len(texts), sync_dist=True)
+            if batch_idx == 0:
+                self._log_pictures(latents[:4], texts[:4])
+
+    def _log_pictures(self, latents: Float[Tensor, "B D t h w"], texts: Texts) -> None:
+        generators = [torch.Generator().manual_seed(i) for i in range(len(texts))]
+        sampled = self.prior.sample(
+            Condition(texts), generators, num_latent_frames=latents.shape[2]
+        )
+        decode = self.tokenizer.decode_latents
+        self.log_decoded(decode(latents), decode(sampled))
 
     @torch.no_grad()
     def _read(self, batch: Batch) -> tuple[Float[Tensor, "B D t h w"], Texts]:
         latents = self.tokenizer.encode_latents(batch.clip).latents.float()
-        if self.text is None:
-            return latents, [[] for _ in batch.captions]
-        return latents, [self.text.encode(caption) for caption in batch.captions]
+        return latents, self.texts(batch.captions)

@@ -7,30 +7,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from data.datamodule import Batch, VideoDataModule
 from data.token_datamodule import TokenBatch, TokenDataModule
-from data.video import to_uint8
 from layers.storage import load_module
 from lm.actions import by_latent_frame
 from lm.autoregressive import AutoregressivePrior
 from lm.captioning import caption_loss
 from lm.condition import Condition
+from lm.frozen import FrozenTokenizerModule
 from lm.maskgit import MaskGITPrior
 from lm.prior import Prior
 from lm.tasks import PIXEL_TASKS, TrainingTask, check_training, prior_task, training_guide
-from lm.text import TextTokenizer
 from lm.text_encoder import T5TextEncoder
 from tokenizer import FrameTokenizer, Tokenizer
-from training.module import Objective, Recipe, TrainedModule
-from training.pictures import log_clips
+from training.module import Objective, Recipe
 from training.precision import autocast
 
 
-class PriorModule(TrainedModule):
+class PriorModule(FrozenTokenizerModule):
     """Trains a prior; clips are encoded on the fly by a tokenizer that never changes.
 
     Args:
@@ -64,17 +61,15 @@ class PriorModule(TrainedModule):
         seed: int = 0,
         text_encoder: T5TextEncoder | None = None,
     ) -> None:
-        super().__init__(max_steps, recipe)
+        super().__init__(tokenizer_folder, max_steps, recipe)
         self.save_hyperparameters()
         self.prior: Prior = prior
-        self.tokenizer_folder, self.text_dropout = tokenizer_folder, text_dropout
+        self.text_dropout = text_dropout
         self.tasks: dict[TrainingTask, float] = {"generate": 1.0} if tasks is None else tasks
         self.guide_tokenizer_folder, self.single_frames = guide_tokenizer_folder, single_frames
         self.seed, self.text_encoder = seed, text_encoder
         check_training(self.tasks, prior.inputs)
-        self.text: TextTokenizer | None = None
         self.classes: list[str] = []
-        self.fingerprint: str | None = None
         self.track_average()
 
     @property
@@ -83,7 +78,7 @@ class PriorModule(TrainedModule):
 
     def setup(self, stage: str) -> None:
         """Open the tokenizers, compare them with the prior, learn text pieces and classes."""
-        tokenizer = load_module(Path(self.tokenizer_folder) / "tokenizer")
+        tokenizer = self.open_tokenizer()
         tokenizer = FrameTokenizer(tokenizer) if self.single_frames else tokenizer
         codes, own = self.prior.vocabulary.codebook_size, tokenizer.fingerprint()
         if tokenizer.codebook_size != codes:
@@ -91,15 +86,10 @@ class PriorModule(TrainedModule):
                 f"the prior has codebook_size {codes}, but the tokenizer in "
                 f"{self.tokenizer_folder} has {tokenizer.codebook_size}; set it to that"
             )
-        if self.fingerprint not in (None, own):
-            raise ValueError(
-                f"the prior was trained with the tokenizer {self.fingerprint}, but the one in "
-                f"{self.tokenizer_folder} is {own}; give the folder that belongs to it"
-            )
         self.fingerprint = own
         self._check_text_encoder()
-        self._hold("tokenizer", tokenizer)
-        self._hold("guide_tokenizer", self._open_guide_tokenizer())
+        self.hold("tokenizer", tokenizer)
+        self.hold("guide_tokenizer", self._open_guide_tokenizer())
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, TokenDataModule):
             data.train.require(own)
@@ -133,16 +123,8 @@ class PriorModule(TrainedModule):
             )
         return tokenizer
 
-    def _hold(self, name: str, tokenizer: Any) -> None:
-        """Keep a tokenizer outside the module tree: not saved, not averaged, not trained."""
-        if tokenizer is not None:
-            tokenizer = tokenizer.requires_grad_(False).eval()
-            tokenizer = tokenizer.to(self.trainer.strategy.root_device)
-        object.__setattr__(self, name, tokenizer)
-
     def _learn_captions(self, captions: list[str]) -> None:
-        if self.text is None and captions:
-            self.text = TextTokenizer.train(captions, self.prior.vocabulary.text_size)
+        self.learn_text(captions, self.prior.vocabulary.text_size)
         if not self.classes and self.prior.inputs.num_classes:
             self.classes = sorted(set(captions))
         if len(self.classes) > self.prior.inputs.num_classes:
@@ -179,16 +161,10 @@ class PriorModule(TrainedModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        model = self.text.model if self.text is not None else b""
-        checkpoint["text"] = torch.frombuffer(bytearray(model or b"\0"), dtype=torch.uint8)
-        checkpoint["tokenizer_fingerprint"] = self.fingerprint
         checkpoint["classes"] = self.classes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        model = checkpoint["text"].numpy().tobytes()
-        self.text = TextTokenizer(model) if len(model) > 1 else None
-        self.fingerprint = checkpoint["tokenizer_fingerprint"]
         self.classes = checkpoint.get("classes", [])
 
     def _loss(
@@ -202,7 +178,7 @@ class PriorModule(TrainedModule):
         tokens = self._tokens(batch)
         if task == "caption":
             assert isinstance(self.prior, AutoregressivePrior)
-            return caption_loss(self.prior, tokens, self._texts(batch.captions))
+            return caption_loss(self.prior, tokens, self.texts(batch.captions))
         drop = torch.rand(len(tokens), generator=generator) < dropout if dropout else None
         condition = self._condition(batch, task, tokens.shape[1], generator)
         return self.prior.loss(tokens, condition, drop, generator)
@@ -211,15 +187,10 @@ class PriorModule(TrainedModule):
     def _tokens(self, batch: Batch | TokenBatch) -> Int[Tensor, "B t h w"]:
         return batch.tokens if isinstance(batch, TokenBatch) else self.tokenizer.encode(batch.clip)
 
-    def _texts(self, captions: list[str]) -> list[list[int]]:
-        if self.text is None:
-            return [[] for _ in captions]
-        return [self.text.encode(caption) for caption in captions]
-
     def _told(self, captions: list[str]) -> Condition:
         """Return captions as the prior reads them."""
         if self.text_encoder is None:
-            return Condition(self._texts(captions))
+            return Condition(self.texts(captions))
         states = self.text_encoder.encode(captions).to(self.device)
         return Condition([[] for _ in captions], states=states)
 
@@ -255,6 +226,4 @@ class PriorModule(TrainedModule):
         condition = self._told(batch.captions[:4])
         generators = [torch.Generator().manual_seed(i) for i in range(len(tokens))]
         sampled = self.prior.sample(condition, generators, num_latent_frames=tokens.shape[1])
-        clips = [to_uint8(self.tokenizer.decode(part).float()) for part in (tokens, sampled)]
-        rows = rearrange(clips, "two b t h w c -> (b two) t h w c")
-        log_clips(self.loggers, "val/truth_above_sample", rows, self.step)
+        self.log_decoded(self.tokenizer.decode(tokens), self.tokenizer.decode(sampled))

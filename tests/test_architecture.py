@@ -36,6 +36,7 @@ ALLOWED = {
     "lm/lightning_module.py": {"lm", "tokenizer"} | MODULES,
     "lm/latent_diffusion.py": {"lm", "diffusion"},
     "lm/token_diffusion.py": {"lm", "diffusion"},
+    "lm/frozen.py": {"lm"} | MODULES,
     "lm/latent_module.py": {"lm", "tokenizer"} | MODULES,
     "diffusion/lightning_module.py": {"diffusion", "tokenizer", "lm.text"} | MODULES,
     "benchmarks": OURS,

@@ -22,6 +22,36 @@ def test_the_demo_trains_exports_and_samples(fit, tmp_path):
         assert videos.shape == (1, 5, 64, 64, 3)
 
 
+def test_continuous_latents_train_export_and_sample(fit, small, tmp_path):
+    latents, model = tmp_path / "latents", tmp_path / "model"
+    root = [*STEPS, f"--trainer.default_root_dir={tmp_path}"]
+    fit("demo_latents", *small, *root, f"--export={latents}")
+    root += [f"--model.init_args.tokenizer_folder={latents}", f"--export={model}"]
+    root += ["--trainer.limit_val_batches=0"]  # the log's samples take 320 draws
+    for prior, network in (
+        ("demo_latent_diffusion", "network.init_args.width=32"),
+        ("demo_token_diffusion", "transformer.width=32"),
+    ):
+        fit(prior, *root, f"--model.init_args.prior.init_args.{network}")
+        pipe = VideoPipeline.from_pretrained(model)
+        videos = pipe.generate(["a red circle moving left"], num_frames=5, steps=1)
+        assert videos.shape == (1, 5, 64, 64, 3)
+
+
+def test_a_prior_goes_on_with_its_own_tokenizer_alone(fit, small, tmp_path):
+    fit("demo_tokenizer", *small, *STEPS, f"--export={tmp_path / 'own'}")
+    other = VideoPipeline.from_pretrained(tmp_path / "own")
+    other.tokenizer.encoder.project.weight.data.add_(1)
+    other.save_pretrained(tmp_path / "other")
+    options = [*STEPS, f"--trainer.default_root_dir={tmp_path}", "--export=null"]
+    options += ["--model.init_args.prior.transformer.width=32", "--trainer.limit_val_batches=0"]
+    fit("demo_prior", *options, f"--model.init_args.tokenizer_folder={tmp_path / 'own'}")
+    options += ["--model.init_args.max_steps=3", "--ckpt_path=last"]
+    with pytest.raises(ValueError, match=f"but the one in {tmp_path}/other is"):
+        fit("demo_prior", *options, f"--model.init_args.tokenizer_folder={tmp_path / 'other'}")
+    fit("demo_prior", *options, f"--model.init_args.tokenizer_folder={tmp_path / 'own'}")
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from data.datamodule import Batch
+from data.video import to_uint8
 from diffusion import UNet3D
 from lm import Condition, LatentDiffusionPrior, LatentPriorModule, Sampling
 from lm.text import TextTokenizer
@@ -21,7 +22,7 @@ def module(tokenizer, **options):
     one = LatentPriorModule(prior, "", max_steps=10)
     object.__setattr__(one, "tokenizer", tokenizer)
     one.text = TextTokenizer.train(CAPTIONS, 320)
-    one._trainer = SimpleNamespace(world_size=1, global_rank=0)
+    one._trainer = SimpleNamespace(world_size=1, global_rank=0, loggers=[])
     return one
 
 
@@ -45,3 +46,16 @@ def test_latents_become_clips(continuous):
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
     latents = one.prior.sample(Condition(texts), generators, sampling=Sampling(steps=2))
     assert continuous.decode_latents(latents).shape == (2, 3, 17, 32, 32)
+
+
+def test_validation_shows_what_the_tokenizer_keeps_above_what_is_sampled(continuous, monkeypatch):
+    one, shown = module(continuous), []
+    one.prior.steps = 1
+    monkeypatch.setattr("lm.frozen.log_clips", lambda *arguments: shown.append(arguments))
+    clip = torch.rand(2, 3, 5, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    latents, texts = one._read(Batch(clip, CAPTIONS))
+    one._log_pictures(latents, texts)
+    rows = shown[0][2]
+    kept = to_uint8(continuous.decode_latents(latents).clamp(-1, 1))
+    assert rows.shape == (4, 5, 32, 32, 3)
+    assert torch.equal(rows[::2], kept)

@@ -1,0 +1,76 @@
+"""What every training of a prior has: a tokenizer that never changes, and text pieces."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from data.video import to_uint8
+from layers.storage import load_module
+from lm.condition import Texts
+from lm.text import TextTokenizer
+from training.module import Recipe, TrainedModule
+from training.pictures import log_clips
+
+
+class FrozenTokenizerModule(TrainedModule):
+    """Trains on what a frozen tokenizer makes of clips; its fingerprint is in the checkpoint.
+
+    Args:
+        tokenizer_folder: Model folder of the trained tokenizer; opened when training starts.
+        max_steps: Steps of the whole run.
+        recipe: How the network is optimised.
+    """
+
+    def __init__(self, tokenizer_folder: str, max_steps: int, recipe: Recipe) -> None:
+        super().__init__(max_steps, recipe)
+        self.tokenizer_folder = tokenizer_folder
+        self.text: TextTokenizer | None = None
+        self.fingerprint: str | None = None
+
+    def open_tokenizer(self) -> Any:
+        """Return the tokenizer of the folder."""
+        return load_module(Path(self.tokenizer_folder) / "tokenizer")
+
+    def hold(self, name: str, tokenizer: Any) -> None:
+        """Keep a tokenizer outside the module tree: not saved, not averaged, not trained."""
+        if tokenizer is not None:
+            tokenizer = tokenizer.requires_grad_(False).eval()
+            tokenizer = tokenizer.to(self.trainer.strategy.root_device)
+        object.__setattr__(self, name, tokenizer)
+
+    def learn_text(self, captions: list[str], text_size: int) -> None:
+        """Learn text pieces from captions, unless a checkpoint has brought them."""
+        if self.text is None and captions and text_size:
+            self.text = TextTokenizer.train(captions, text_size)
+
+    def texts(self, captions: list[str]) -> Texts:
+        """Return captions as text pieces; without a text tokenizer, none."""
+        if self.text is None:
+            return [[] for _ in captions]
+        return [self.text.encode(caption) for caption in captions]
+
+    def log_decoded(self, truth: Tensor, sampled: Tensor) -> None:
+        """Log clips that pass the tokenizer above sampled ones; pixels in [-1, 1]."""
+        clips = [to_uint8(clip.float().clamp(-1, 1)) for clip in (truth, sampled)]
+        rows = rearrange(clips, "two b t h w c -> (b two) t h w c")
+        log_clips(self.loggers, "val/truth_above_sample", rows, self.step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        model = self.text.model if self.text is not None else b""
+        checkpoint["text"] = torch.frombuffer(bytearray(model or b"\0"), dtype=torch.uint8)
+        checkpoint["tokenizer_fingerprint"] = self.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        model = checkpoint["text"].numpy().tobytes()
+        self.text = TextTokenizer(model) if len(model) > 1 else None
+        trained = checkpoint["tokenizer_fingerprint"]
+        if self.fingerprint not in (None, trained):  # Lightning opens the tokenizer before
+            raise ValueError(
+                f"the prior was trained with the tokenizer {trained}, but the one in "
+                f"{self.tokenizer_folder} is {self.fingerprint}; give the folder that belongs to it"
+            )
