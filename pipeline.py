@@ -112,6 +112,7 @@ class VideoPipeline(ModelFolder):
         prior, text = self.require_prior(), self.require_text()
         if not isinstance(prior, AutoregressivePrior):
             raise ValueError(f"{type(prior).__name__} writes no text; use an AutoregressivePrior")
+        self._check_window(videos)
         tokens = self.tokenizer.encode(self._fit(videos))
         generators = generators_of(seed, len(videos))
         pieces = write_captions(prior, tokens, generators, Sampling(temperature=temperature))
@@ -154,6 +155,9 @@ class VideoPipeline(ModelFolder):
             prompts: Given what; None for nothing.
             per: "clip" gives B, "frame" B t, "token" B t h w; each is the sum of the next.
         """
+        kept = {"clip": "b", "frame": "b t", "token": "b t h w"}
+        if per not in kept:
+            raise ValueError(f"per is {per!r}, but must be one of {list(kept)}")
         prior = self.require_prior()
         if not isinstance(prior, AutoregressivePrior):
             raise ValueError(
@@ -161,11 +165,9 @@ class VideoPipeline(ModelFolder):
                 "masked prior has pipe.prior.pseudo_log_likelihood, which compares clips under "
                 "this prior alone"
             )
+        self._check_window(videos)
         tokens = self.tokenizer.encode(self._fit(videos))
         scores = prior.score(tokens, self.condition(prompts, len(videos))).view_as(tokens)
-        kept = {"clip": "b", "frame": "b t", "token": "b t h w"}
-        if per not in kept:
-            raise ValueError(f"per is {per!r}, but must be one of {list(kept)}")
         return reduce(scores, f"b t h w -> {kept[per]}", "sum")
 
     @torch.no_grad()
@@ -226,6 +228,14 @@ class VideoPipeline(ModelFolder):
         if request.task == "upscale":
             return self._fit(request.guide, self.size // UPSCALE)
         return self._fit(request.guide)
+
+    def _check_window(self, videos: UInt8[Tensor, "B T H W 3"]) -> None:
+        """Raise ValueError for clips that are longer than what the prior has learnt."""
+        window = self.codec().num_frames(self.require_prior().grid[0])
+        if videos.shape[1] > window:
+            raise ValueError(
+                f"the videos have {videos.shape[1]} frames, but this prior reads {window}; cut them"
+            )
 
     def _fit(
         self, videos: UInt8[Tensor, "B T H W 3"], size: int | None = None

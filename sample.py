@@ -40,6 +40,7 @@ from torch import Tensor
 from data.video import VideoWriter, iterate_frames, probe, write_video
 from evaluation.contact_sheet import Row, contact_sheet
 from evaluation.pixel import FramePSNR, FrameSSIM
+from lm.key_frames import key_frames
 from lm.request import NEEDS, Request, parse_story
 from lm.request_files import box, bright, guide_frames, last_frames
 from lm.sampling import Sampling
@@ -73,13 +74,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--num", type=int, default=1, help="samples of each prompt")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--guidance-scale", type=float, default=1.0, help="1 is off")
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 is greedy")
-    parser.add_argument("--top-k", type=int, default=0, help="0 keeps all tokens")
-    parser.add_argument("--top-p", type=float, default=1.0, help="1 keeps all tokens")
+    parser.add_argument("--temperature", type=float, help="1 by default, 0 is greedy")
+    parser.add_argument("--top-k", type=int, help="keep the k likeliest tokens")
+    parser.add_argument("--top-p", type=float, help="keep the smallest set this likely")
     parser.add_argument("--side-by-side", action="store_true", help="truth at the left")
     parser.add_argument("--tile", type=int, help="largest side of a tile, for large frames")
     parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
-    parser.add_argument("--min-p", type=float, default=0.0, help="0 keeps all tokens")
+    parser.add_argument("--min-p", type=float, help="keep this share of the likeliest")
     parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
     parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
     parser.add_argument("--decoder-steps", type=int, default=20, help="of the diffusion decoder")
@@ -101,8 +102,8 @@ def generate(args: argparse.Namespace) -> None:
     request = _request(args, pipe)
     sampling = Sampling(
         args.guidance_scale,
-        args.temperature,
-        args.top_k or None,
+        1.0 if args.temperature is None else args.temperature,
+        args.top_k,
         args.top_p,
         args.min_p,
         args.steps,
@@ -138,8 +139,9 @@ def caption(args: argparse.Namespace) -> None:
     pipe = VideoPipeline.from_pretrained(args.model)
     if args.context is None:
         raise ValueError("--task caption needs --context, the video to read")
-    clip = last_frames(args.context, args.frames or 17, pipe.size, pipe.fps)
-    print(pipe.caption(clip[None])[0])
+    window = pipe.tokenizer.num_frames(pipe.require_prior().grid[0])
+    clip = last_frames(args.context, args.frames or window, pipe.size, pipe.fps)
+    print(pipe.caption(clip[None], args.seed, args.temperature or 0.0)[0])
 
 
 def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
@@ -151,12 +153,13 @@ def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
     count = len(prompts or classes or range(args.num))
     context = guide = mask = None
     if args.context is not None:
-        context = last_frames(args.context, args.context_frames, pipe.size, pipe.fps)
+        frames = 1 if args.task == "image-to-video" else args.context_frames
+        context = last_frames(args.context, frames, pipe.size, pipe.fps)
     if args.guide is not None:
         stride = pipe.tokenizer.temporal_stride
         guide = guide_frames(args.guide, args.task, pipe.size, pipe.fps, stride)
     if args.mask is not None:
-        mask = bright(args.mask, pipe.size)
+        mask = bright(args.mask, pipe.size, pipe.fps, pipe.tokenizer.temporal_stride)
     elif args.box is not None:
         mask = box(args.box, pipe.size, inside=args.task != "outpaint")
     rows = None if args.actions is None else np.load(args.actions, allow_pickle=False)
@@ -185,18 +188,11 @@ def _through_key_frames(
     request: Request, sampling: Sampling, model: str, pipe: VideoPipeline
 ) -> Request:
     """Sample key frames, as far apart as a window is long, and ask for what lies between."""
-    gap = pipe.tokenizer.num_frames(pipe.prior.grid[0]) - 1 if pipe.prior is not None else 1
-    gaps, rest = divmod(request.length - 1, gap)
-    if rest or not gaps:
-        raise ValueError(
-            f"--frames is {request.length}, but key frames stand {gap} apart; use "
-            f"{1 + max(1, gaps) * gap} or {1 + (gaps + 1) * gap}"
-        )
-    first = None if request.context is None else request.context[:, -1:]
-    keys = replace(request, num_frames=gaps + 1, context=first)
+    gap = pipe.tokenizer.num_frames(pipe.require_prior().grid[0]) - 1
+    keys, filling = key_frames(request, gap, pipe.size)
+    pipe.stream(filling, sampling)  # refuses what cannot be filled, before the key frames are made
     made = VideoPipeline.from_pretrained(model).stream(keys, sampling)
-    guide = torch.cat(list(made), dim=1)
-    return replace(request, task="interpolate", guide=guide, context=None)
+    return replace(filling, guide=torch.cat(list(made), dim=1))
 
 
 def write_samples(

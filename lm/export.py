@@ -56,7 +56,12 @@ def to_config(prior: AutoregressivePrior) -> dict[str, Any]:
         )
     if prior.factors is not None:
         raise ValueError("Llama and Qwen3 predict whole codes; train without factors to export")
-    network = prior.transformer
+    network, inputs = prior.transformer, prior.inputs
+    if network.cells or inputs.guided or inputs.feature_size or inputs.state_size:
+        raise ValueError(
+            "this prior has patterns of attention, guides, features or text states, which Llama "
+            "and Qwen3 have not; train without them to export it"
+        )
     name = "Qwen3" if network.qk_norm else "Llama"
     return {
         "architectures": [f"{name}ForCausalLM"],

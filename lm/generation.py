@@ -68,6 +68,7 @@ class Generation:
     features: Float[Tensor, "B t F"] | None = None
     pixels: Pixels | None = None
 
+    @torch.no_grad()
     def check(self, sampling: Sampling) -> None:
         """Look at every window before the first is sampled.
 

@@ -143,7 +143,9 @@ class PriorModule(FrozenTokenizerModule):
 
     def objective(self, batch: Batch | TokenBatch) -> Objective:
         task = self.task_of(self.step)
-        generator = torch.Generator().manual_seed(self.step)
+        # All processes have one task, and each its own masks and drops.
+        seed = self.step * self.trainer.world_size + self.global_rank
+        generator = torch.Generator().manual_seed(seed)
         loss = self._loss(batch, task, generator, self.text_dropout)
         return Objective(loss, {f"loss_{task}": loss.detach()} if len(self.tasks) > 1 else {})
 

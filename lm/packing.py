@@ -44,7 +44,10 @@ class OneDNNProjection(Projection):
 
 
 class Int8Projection(nn.Module):
-    """The same with weights round(w / scale) in -127 ... 127, one scale a row; takes bfloat16."""
+    """The same with weights round(w / scale) in -127 ... 127, one scale a row; takes bfloat16.
+
+    The kernel reads 16 columns at a time, beyond the end of a row too: zeros fill it up.
+    """
 
     def __init__(self, weight: Float[Tensor, "out in"]) -> None:
         super().__init__()
@@ -52,10 +55,14 @@ class Int8Projection(nn.Module):
         # The scale is rounded first, so that the integers make up for it.
         self.scale = (weight.abs().amax(dim=1) / 127).clamp(min=1e-8).bfloat16()
         steps = (weight / self.scale.float()[:, None]).round()
-        self.weight = steps.clamp(-127, 127).to(torch.int8)
+        self.missing = -weight.shape[1] % 16
+        self.weight = F.pad(steps.clamp(-127, 127).to(torch.int8), (0, self.missing))
 
     def forward(self, x: Float[Tensor, "*N in"]) -> Float[Tensor, "*N out"]:
-        y = torch.ops.aten._weight_int8pack_mm(x.flatten(0, -2), self.weight, self.scale)
+        rows = x.flatten(0, -2)
+        if self.missing:
+            rows = F.pad(rows, (0, self.missing))
+        y = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scale)
         return y.unflatten(0, x.shape[:-1])
 
 

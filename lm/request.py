@@ -65,6 +65,8 @@ class Request:
     features: Float[Tensor, "B t F"] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.prompts, str):
+            raise ValueError("prompts is one text; give a list, one for each sample")
         if self.task not in NEEDS:
             raise ValueError(f"task is {self.task!r}; use one of {', '.join(NEEDS)}")
         for name in NEEDS[self.task]:
@@ -110,6 +112,13 @@ class Request:
             return None
         given = self.context.shape[1]
         frames = 1 + (given - 1) // stride * stride
+        rows = {"actions": self.actions, "guide": self.guide, "features": self.features}
+        moved = [name for name, part in rows.items() if part is not None]
+        if frames != given and moved:
+            raise ValueError(
+                f"the context has {given} frames, of which the last {frames} can be read, but "
+                f"{moved[0]} count from its first; give {frames} or {frames + stride} frames"
+            )
         if frames >= self.length:
             raise ValueError(
                 f"context has {given} frames and num_frames is {self.length}; "
@@ -129,6 +138,11 @@ class Request:
         count, frames, *sides = self.guide.shape[:4]
         mask = self.mask.expand(*[1] * (4 - self.mask.ndim), *self.mask.shape)
         fits = mask.shape[0] in (1, count) and mask.shape[1] in (1, frames)
+        if not fits and list(mask.shape[2:]) == sides:
+            raise ValueError(
+                f"the mask has {mask.shape[1]} frames for {mask.shape[0]} samples, but the guide "
+                f"{frames} for {count}; give one of them, or as many"
+            )
         if sides != [size, size] or list(mask.shape[2:]) != sides or not fits:
             raise ValueError(
                 f"the mask is {tuple(self.mask.shape)} and the guide {tuple(self.guide.shape)}, "

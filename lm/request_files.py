@@ -45,10 +45,9 @@ def guide_frames(
     return clip[: 1 + (len(clip) - 1) // stride * stride]
 
 
-def bright(path: Path, size: int) -> Bool[Tensor, "T H W"]:
-    """Return where a picture or a video is brighter than half."""
-    frames = np.stack(list(iterate_frames(path, size)))
-    return torch.from_numpy(frames.mean(-1) > 127)
+def bright(path: Path, size: int, fps: float, stride: int) -> Bool[Tensor, "T H W"]:
+    """Return where a picture or a video, read as a guide is, is brighter than half."""
+    return guide_frames(path, "inpaint", size, fps, stride).float().mean(-1) > 127
 
 
 def box(corners: list[int], size: int, inside: bool) -> Bool[Tensor, "H W"]:

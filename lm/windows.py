@@ -28,12 +28,20 @@ def plan(ends: Sequence[int], known: int, window: int, stride: int) -> Iterator[
         known: Frames given at the start; 0 or 1 + s k.
         window: Frames of the trained window.
         stride: s, frames a latent frame.
+
+    Raises:
+        ValueError: The video is longer than a window that has no room for a past.
     """
-    half = 1 + (window // 2) // stride * stride
+    half = max(0, min(1 + (window // 2) // stride * stride, window - stride))
     for part, (begin, end) in enumerate(pairwise([0, *ends])):
         have = max(begin, known)
         while have < end:
             past = have - max(0, begin - 1)
+            if past and half < 1:
+                raise ValueError(
+                    f"this prior makes {window} frames at once and goes on from none; ask for no "
+                    "more, or train it on a grid of two latent frames"
+                )
             start = have - min(past, half)
             stop = min(start + window, end)
             yield Span(start, have - start, stop, part)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from data.video import to_uint8
+import sample
+from data.video import decode_clip, to_uint8
 from diffusion import UNet3D
 from lm import (
     Condition,
@@ -97,3 +98,10 @@ def test_prior_and_tokenizer_must_both_be_continuous_or_neither(continuous, pipe
         VideoPipeline(pipe.tokenizer, 32, 8.0, by_token())
     with pytest.raises(ValueError, match=r"AutoregressivePrior does not fit .* continuous latents"):
         VideoPipeline(continuous, 32, 8.0, pipe.prior)
+
+
+def test_the_command_line_samples(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    options = ["--frames", "5", "--steps", "1", "--out", str(tmp_path / "out")]
+    sample.main([str(tmp_path / "model"), "--prompt", PROMPTS[0], *options])
+    assert decode_clip(tmp_path / "out/000.mp4").shape == (5, 32, 32, 3)

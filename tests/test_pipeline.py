@@ -140,3 +140,8 @@ def test_a_prior_left_from_before_is_not_taken_for_this_one(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="another folder"):
         VideoPipeline(pipe.tokenizer, size=32, fps=8.0).save_pretrained(tmp_path)
+
+
+def test_clips_longer_than_what_was_learnt_are_not_scored(pipe):
+    with pytest.raises(ValueError, match="have 21 frames, but this prior reads 17; cut them"):
+        pipe.score(torch.zeros(1, 21, 32, 32, 3, dtype=torch.uint8))

@@ -44,6 +44,21 @@ def test_a_box_is_filled_and_a_border_added(model, clip, tmp_path):
         assert error[:, ~changed].mean() < 0.5 * error[:, changed].mean()
 
 
+def test_a_mask_may_be_a_video_of_another_rate(model, clip, tmp_path):
+    moving = torch.zeros(33, 32, 32, 3, dtype=torch.uint8)  # of the clip's length
+    moving[:16, :16], moving[16:, 16:] = 255, 255
+    write_video(tmp_path / "mask.mp4", moving, 24.0)
+    arguments = ["--task", "inpaint", "--guide", clip, "--mask", tmp_path / "mask.mp4"]
+    error = (made(model, tmp_path, *arguments).int() - decode_clip(clip)[:9].int()).abs().float()
+    assert error[:5, 16:].mean() < 0.5 * error[:5, :16].mean()
+    assert error[6:, :16].mean() < 0.5 * error[6:, 16:].mean()
+
+
+def test_image_to_video_starts_from_the_last_frame_of_a_context(model, clip, tmp_path):
+    video = made(model, tmp_path, "--task", "image-to-video", "--context", clip, "--frames", 5)
+    assert (video[0].int() - decode_clip(clip)[-1].int()).abs().float().mean() < 12
+
+
 def test_a_mask_is_read_from_a_picture(model, clip, tmp_path):
     bright = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
     bright[:, :16] = 255

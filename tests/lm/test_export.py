@@ -7,7 +7,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from lm import AutoregressivePrior, Condition, Sampling, Transformer, export
+from lm import AutoregressivePrior, Condition, Inputs, Sampling, Transformer, export
 from pipeline import VideoPipeline
 
 TEXTS = Condition([[3, 1, 4], [1, 5]])
@@ -111,3 +111,17 @@ def test_weights_of_another_shape_are_refused():
     del weights["model.layers.1.mlp.up_proj.weight"]
     with pytest.raises(ValueError, match="up_proj"):
         export.from_weights(new_prior(), weights)
+
+
+def test_what_llama_has_not_is_refused():
+    for options, inputs in (
+        ({"patterns": ["space", "time"]}, None),
+        ({}, Inputs(feature_size=2)),
+        ({}, Inputs(["generate", "inpaint"])),
+    ):
+        network = Transformer(width=32, depth=2, num_heads=2, **options)
+        prior = AutoregressivePrior(
+            network, 20, [2, 2, 2], places="line", prefix_attention="causal", inputs=inputs
+        )
+        with pytest.raises(ValueError, match="which Llama and Qwen3 have not"):
+            export.to_config(prior)

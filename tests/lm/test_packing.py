@@ -91,3 +91,11 @@ def test_a_masked_prior_samples_under_autocast_too():
             Condition([[1], [2]]), [torch.Generator(), torch.Generator()], **arguments
         )
     assert (whole == half).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("columns", [20, 24, 40, 200])
+def test_int8_weights_may_have_any_width(columns):
+    weight, x = torch.randn(48, columns), torch.randn(3, columns).bfloat16()
+    expected = F.linear(x.float(), weight)
+    error = (Int8Projection(weight)(x).float() - expected).abs().max()
+    assert error < 0.03 * expected.abs().max() + 0.1

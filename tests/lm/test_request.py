@@ -98,11 +98,32 @@ def test_a_mask_may_be_a_picture_a_video_or_one_a_sample(shape):
     assert torch.equal(hole[1, 8], mask.reshape(-1, 32, 32)[-1])
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (8, 32, 32), (3, 9, 32, 32)])
-def test_a_mask_of_another_size_is_refused(shape):
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((16, 16), "fills 2 x 9 x 32 x 32; resize both"),
+        ((8, 32, 32), "the mask has 8 frames for 1 samples, but the guide 9 for 2"),
+        ((3, 9, 32, 32), "the mask has 9 frames for 3 samples, but the guide 9 for 2"),
+    ],
+)
+def test_a_mask_of_another_size_is_refused(shape, message):
     request = Request(task="inpaint", guide=CLIP, mask=torch.zeros(shape, dtype=torch.bool))
-    with pytest.raises(ValueError, match="fills 2 x 9 x 32 x 32; resize both"):
+    with pytest.raises(ValueError, match=message):
         request.hole(32)
+
+
+@pytest.mark.parametrize("part", ["actions", "features"])
+def test_what_counts_from_the_start_forbids_dropping_frames_there(part):
+    rows = {part: torch.zeros(2, 17, 3)}
+    with pytest.raises(ValueError, match=f"of which the last 5 can be read, but {part} count"):
+        Request(num_frames=17, context=CLIP[:, :7], **rows).known(4)
+    assert Request(num_frames=17, context=CLIP[:, :5], **rows).known(4).shape[1] == 5
+    assert Request(num_frames=17, context=CLIP[:, :7]).known(4).shape[1] == 5
+
+
+def test_one_text_is_no_list_of_prompts():
+    with pytest.raises((ValueError, TypeError)):  # where annotations are checked, these are first
+        Request("a red circle moving left")
 
 
 def test_lengths_and_numbers_follow_from_what_is_given():

@@ -35,3 +35,11 @@ def test_a_new_part_goes_on_from_the_last_frame_alone():
 def test_key_frames_bound_their_windows():
     spans = list(plan([17, 33], 1, 17, 4))
     assert spans == [Span(0, 1, 17, 0), Span(16, 1, 33, 1)]
+
+
+def test_a_window_without_room_for_a_past_makes_no_longer_video():
+    assert [*plan([5], 0, 5, 4)] == [Span(0, 0, 5, 0)]
+    assert [*plan([9], 0, 5, 4)] == [Span(0, 0, 5, 0), Span(4, 1, 9, 0)]
+    assert [*plan([1], 0, 1, 4)] == [Span(0, 0, 1, 0)]
+    with pytest.raises(ValueError, match="makes 1 frames at once and goes on from none"):
+        list(plan([5], 0, 1, 4))
