@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from data.source import ClipSource, Place, Sample, fit_window
+from data.split import held_out
 from data.video import VideoError, iterate_frames
 
 SUFFIXES = (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm")
@@ -71,9 +72,9 @@ class VideoFolder(ClipSource):
         self.path, self.split = Path(path), split
         self.size, self.min_frames, self._fps = size, min_frames, fps
         self.skipped: dict[str, str] = {}
-        videos = self._load(memory_limit)
-        if len(videos) >= _FEW_VIDEOS:
-            spans, self._split_rule = self._by_file(videos, seed)
+        videos, names = self._load(memory_limit)
+        if len(names) >= _FEW_VIDEOS:
+            spans, self._split_rule = self._by_file(videos, names, seed)
         else:
             spans, self._split_rule = self._by_time(videos)
         self._spans = spans if split == "train" else self._windows(spans)
@@ -123,20 +124,32 @@ class VideoFolder(ClipSource):
             raise VideoError(f"{video.path} is shorter than when it was listed; start again")
         return Sample(torch.from_numpy(np.stack(pictures)), video.caption, place)
 
-    def _load(self, memory_limit: int) -> list[_Video]:
-        files = find_videos(self.path)
-        videos = []
+    def _load(self, memory_limit: int) -> tuple[list[_Video], list[str]]:
+        """Return the videos that can be used and the names of all that can be read."""
+        files, videos, names = find_videos(self.path), [], []
         for file in files:
+            name = self._name(file)
             try:
                 video = self._load_one(file, memory_limit)
             except VideoError as error:
-                self.skipped[file.relative_to(self.path).as_posix()] = str(error)
+                self.skipped[name] = str(error)
+                continue
+            names.append(name)
+            if video.num_frames < self.min_frames:
+                self.skipped[name] = (
+                    f"{file.name} has {video.num_frames} frames at {self.fps:g} a second, but "
+                    f"min_frames is {self.min_frames}; give a longer video, lower min_frames or "
+                    "raise fps"
+                )
                 continue
             memory_limit -= 0 if video.frames is None else video.frames.nbytes
             videos.append(video)
         if self.skipped:
             self._report(len(files))
-        return videos
+        return videos, names
+
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.path).as_posix()
 
     def _load_one(self, file: Path, room: int) -> _Video:
         caption = read_caption(file)
@@ -145,11 +158,6 @@ class VideoFolder(ClipSource):
             num_frames += 1
             if num_frames * picture.nbytes <= room:
                 kept.append(picture)
-        if num_frames < self.min_frames:
-            raise VideoError(
-                f"{file.name} has {num_frames} frames at {self.fps:g} a second, but min_frames is "
-                f"{self.min_frames}; give a longer video, lower min_frames or raise fps"
-            )
         whole = len(kept) == num_frames
         frames = torch.from_numpy(np.stack(kept)) if whole else None
         return _Video(file, caption, num_frames, frames)
@@ -163,12 +171,12 @@ class VideoFolder(ClipSource):
             raise VideoError(text)
         warnings.warn(text, stacklevel=4)
 
-    def _by_file(self, videos: list[_Video], seed: int) -> tuple[list[_Span], str]:
-        order = torch.randperm(len(videos), generator=torch.Generator().manual_seed(seed)).tolist()
-        held = set(order[: max(1, len(videos) // 10)])
-        wanted = self.split == "val"
-        chosen = [video for k, video in enumerate(videos) if (k in held) == wanted]
-        rule = f"{len(held)} of {len(videos)} videos, chosen by seed {seed}, are held out whole"
+    def _by_file(
+        self, videos: list[_Video], names: list[str], seed: int
+    ) -> tuple[list[_Span], str]:
+        held, wanted = held_out(names, seed), self.split == "val"
+        chosen = [video for video in videos if (self._name(video.path) in held) == wanted]
+        rule = f"{len(held)} of {len(names)} videos, chosen by seed {seed}, are held out whole"
         return [_Span(video, 0, video.num_frames) for video in chosen], rule
 
     def _by_time(self, videos: list[_Video]) -> tuple[list[_Span], str]:

@@ -1,6 +1,5 @@
 """Clips out of shards, by shard and offset: any order, any number of workers, nothing unpacked."""
 
-import hashlib
 from collections import Counter
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -16,6 +15,7 @@ from data.scores import duplicates
 from data.shard_reader import ShardReader, Stored
 from data.shards import FORMAT, ShardError
 from data.source import ClipSource, Place, Sample, fit_window
+from data.split import held_out, of_split
 from data.video import pictures
 
 
@@ -72,9 +72,8 @@ class ShardFolder(ClipSource):
                 f"{f' that {keep!r} keeps' if keep else ''}; lower min_frames or "
                 "prepare longer clips"
             )
-        clips_by_name = {str(clip.stored): clip for clip in long}
-        sources = {name: clip.source for name, clip in clips_by_name.items()}
-        self._clips = [clips_by_name[name] for name in held_out(sources, split, seed)]
+        held = held_out(map(_source, self.reader.samples), seed)
+        self._clips = of_split(long, [clip.source in held for clip in long], split)
 
     @property
     def fps(self) -> float:
@@ -172,26 +171,9 @@ def _clip(stored: Stored) -> _Clip:
             f"clip {stored} does not say its num_frames and fps ({error!r}); "
             "make the shard with data.prepare"
         ) from error
-    return _Clip(stored, key, num_frames, fps, captions, str(meta.get("source", key)))
+    return _Clip(stored, key, num_frames, fps, captions, _source(stored))
 
 
-def held_out(sources: dict[str, str], split: str, seed: int) -> list[str]:
-    """Choose the clips of a split; clips of one video are too alike to be on both sides.
-
-    Args:
-        sources: The video that each clip was cut from.
-        split: "all", or "train" and "val": a tenth of the videos is held out.
-        seed: Chooses the videos held out.
-    """
-    if split not in ("all", "train", "val"):
-        raise ValueError(f"split is {split!r}, but must be 'all', 'train' or 'val'")
-    draw = lambda source: hashlib.sha256(f"{seed} {source}".encode(errors="replace")).digest()
-    videos = sorted(set(sources.values()), key=draw)
-    held = set(videos[: max(1, len(videos) // 10)])
-    chosen = [k for k, s in sources.items() if split == "all" or (s in held) == (split == "val")]
-    if not chosen:
-        raise ValueError(
-            f"all clips are of one video, which is held out; prepare validation videos "
-            f"on their own and read both with split 'all', not {split!r}"
-        )
-    return chosen
+def _source(stored: Stored) -> str:
+    """Return the video that a clip was cut from."""
+    return str(stored.entry.meta.get("source", stored.entry.key))

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.schedule import Window
-from data.shard_folder import held_out
 from data.shard_reader import ShardReader, Stored
 from data.shards import ShardError
 from data.source import Place
+from data.split import held_out, of_split
 
 FORMAT = "reelm-tokens-1"
 
@@ -53,9 +53,10 @@ class TokenFolder(Dataset[TokenSample]):
         self.fingerprint = str(settings["fingerprint"])
         self.codebook_size, self.num_frames = settings["codebook_size"], settings["num_frames"]
         self.fps, self.size = settings["fps"], settings["size"]
-        samples = {str(stored): stored for stored in self._reader.samples}
-        sources = {key: str(stored.entry.meta["source"]) for key, stored in samples.items()}
-        self._samples = [samples[key] for key in held_out(sources, split, seed)]
+        samples = self._reader.samples
+        sources = [str(stored.entry.meta["source"]) for stored in samples]
+        held = held_out(sources, seed)
+        self._samples = of_split(samples, [source in held for source in sources], split)
 
     def require(self, fingerprint: str) -> None:
         """Refuse to serve a prior of another tokenizer.

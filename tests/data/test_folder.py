@@ -193,3 +193,22 @@ def test_a_place_tells_the_frames_that_are_read(few, memory_limit):
 def test_a_stride_too_wide_for_a_video_is_lowered(few):
     source = folder(few)
     assert [source.place(k, 5, 0.0, 9).stride for k in range(3)] == [7, 1, 1]
+
+
+def test_training_never_sees_what_validation_holds_out_under_other_conditions(tmp_path):
+    for k in range(24):
+        make_video(tmp_path / f"{k:02d}.mp4", 4 if k % 3 else 12)
+    with pytest.warns(UserWarning, match="cannot be used"):
+        sources = {
+            (n, split): folder(tmp_path, split, min_frames=n)
+            for n in (3, 9)
+            for split in ("train", "val")
+        }
+    names = {
+        key: {source.place(i, key[0]).key for i in range(len(source))}
+        for key, source in sources.items()
+    }
+    assert names[3, "val"]
+    for one in (3, 9):
+        for other in (3, 9):
+            assert not names[one, "train"] & names[other, "val"]
