@@ -111,26 +111,36 @@ class Summary:
 
     def _frechet(self, name: str, what: str, width: int) -> Weighted:
         real, windows = self._flat(REAL, what, width)
-        fake, samples = self._flat(name, what, width)
+        fake, rows = self._flat(name, what, width)
         kind = self.protocol.covariance
+        samples = self._flat(name, "video", self._num_features())[1]
         if self.protocol.sets == "pooled" or samples == 1:
             return lambda w: feature_distance(
-                real, fake, w.repeat_interleave(windows), w.repeat_interleave(samples), kind
+                real, fake, w.repeat_interleave(windows), w.repeat_interleave(rows), kind
             )
-        trials = rearrange(fake, "(N S) D -> S N D", S=samples)
+        each = rows // samples  # frames of a sample
+        trials = rearrange(fake, "(N S T) D -> S (N T) D", S=samples, T=each)
         return lambda w: torch.stack(
-            [feature_distance(real, one, w.repeat_interleave(windows), w, kind) for one in trials]
+            [
+                feature_distance(
+                    real, one, w.repeat_interleave(windows), w.repeat_interleave(each), kind
+                )
+                for one in trials
+            ]
         ).mean()
 
     def _kernel(self, name: str, width: int) -> Weighted:
-        """Compare the first 2,048 clips of each side."""
+        """Compare 2,048 clips of each side: the first of every unit, then the second of each."""
         (real, windows), (fake, samples) = (
             self._flat(side, "video", width) for side in (REAL, name)
         )
-        count = MAX_KERNEL_CLIPS
-        distance = KernelDistance(real[:count], fake[:count])
+        first, second = (
+            torch.arange(self.num_units * each).view(-1, each).T.flatten()[:MAX_KERNEL_CLIPS]
+            for each in (windows, samples)
+        )
+        distance = KernelDistance(real[first], fake[second])
         return lambda w: distance(
-            w.repeat_interleave(windows)[:count], w.repeat_interleave(samples)[:count]
+            w.repeat_interleave(windows)[first], w.repeat_interleave(samples)[second]
         )
 
     def _token_figures(self, name: str) -> dict[str, tuple[Weighted, bool]]:

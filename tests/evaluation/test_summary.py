@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from evaluation.frechet import RandomFeatures3D, feature_distance
+from evaluation.kernel import KernelDistance
 from evaluation.measures import ALONE, PAIRED, Measures, TokenFacts
 from evaluation.pixel import frame_mse, psnr
 from evaluation.protocols import Protocol
@@ -119,3 +120,41 @@ def test_each_figure_knows_its_direction():
     directions = {figure.name: figure.higher_is_better for figure in [*PAIRED, *ALONE]}
     assert not directions["warping_error_block"]
     assert all(up for name, up in directions.items() if name != "warping_error_block")
+
+
+def test_the_kernel_distance_sees_all_units_however_many_samples_each_has(monkeypatch, mse):
+    """A perfect model: what a context gives and noise. Samples of few contexts look far off."""
+    monkeypatch.setattr("evaluation.summary.MAX_KERNEL_CLIPS", 64)
+    generator = torch.Generator().manual_seed(0)
+    contexts = torch.randn(64, 1, 8, generator=generator)
+    drawn = {
+        name: (contexts + 0.1 * torch.randn(64, count, 8, generator=generator)).flatten(1)
+        for name, count in ((REAL, 2), ("model", 16))
+    }
+    found = summarise(torch.rand(64, 64).double(), drawn, samples=16)["figures"]
+    assert found["kernel_rand3d-seed0-8"]["value"] < 0.05
+    few = KernelDistance(drawn[REAL].view(-1, 8)[:64], drawn["model"].view(-1, 8)[:64])
+    assert few(*torch.ones(2, 64).double()) > 0.2
+
+
+def test_frames_of_a_trial_are_compared_together(mse, features):
+    generator = torch.Generator().manual_seed(2)
+    rows = {
+        (REAL, "frames"): torch.randn(6, 2 * 5 * 4, generator=generator),
+        ("model", "frames"): torch.randn(6, 3 * 5 * 4, generator=generator),
+        ("model", "mse"): mse,
+    }
+    rows |= {(name, "video"): values for name, values in features.items()}
+    fields = {"task": "predict", "context_frames": 1, "windows": 2, "samples": 3}
+    protocol = Protocol(**{**BASE, **fields, "sets": "per_trial", "covariance": "unbiased"})
+    measures = Measures(
+        grey=False, paired=True, context_frames=1, token_facts=TokenFacts(2, 16, 16)
+    )
+    frames = RandomFeatures3D(num_features=4)
+    extractors = Extractors(RandomFeatures3D(num_features=8), frames)
+    found = Summary(protocol, measures, extractors, rows, num_replicates=0).system("model")
+    real = rows[REAL, "frames"].reshape(60, 4)
+    fake = rows["model", "frames"].reshape(6, 3, 5, 4)
+    trials = [feature_distance(real, fake[:, j].reshape(30, 4)) for j in range(3)]
+    value = found["figures"][f"frechet_frame_{frames.extractor_id}"]["value"]
+    assert value == pytest.approx(torch.stack(trials).mean().item())
