@@ -23,6 +23,7 @@ from rich.progress import track
 from torch import Tensor
 
 from data.container import VideoError
+from data.datamodule import first_frame
 from data.manifest import Manifest, begin, locked
 from data.shard_folder import ShardFolder
 from data.shards import write_shard
@@ -61,7 +62,7 @@ class Encoder:
             "codebook_size": self.tokenizer.codebook_size,
             "num_frames": self.num_frames,
             "batch_size": self.batch_size,
-            "size": self.source.read(0, 1).frames.shape[1],
+            "size": first_frame(self.source).shape[1],
             "fps": self.source.fps,
             "clips": self.source.reader.digest,
         }

@@ -13,6 +13,14 @@ from lm.text_encoder import T5TextEncoder
 from tokenizer import FrameTokenizer, LatentCodec, Tokenizer
 
 Folder = TypeVar("Folder", bound="ModelFolder")
+PARTS = ("tokenizer", "prior", "decoder", "guide_tokenizer")
+
+
+def require_room(folder: Path, parts: list[str]) -> None:
+    """Raise ValueError where a folder holds parts of a model beside those to be written."""
+    for name in PARTS:
+        if name not in parts and (folder / name).exists():
+            raise ValueError(f"{folder} holds a {name}, which this has not; choose another folder")
 
 
 class ModelFolder:
@@ -96,18 +104,15 @@ class ModelFolder:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the folder; it may be copied or uploaded as it is."""
         folder = Path(folder)
-        parts = {name: getattr(self, name) for name in ("tokenizer", "prior", "decoder")}
-        parts["guide_tokenizer"] = self.guide_tokenizer
-        for name, part in parts.items():
-            if part is None and (folder / name).exists():
-                raise ValueError(
-                    f"{folder} holds a {name}, which this has not; choose another folder"
-                )
+        parts = {name: getattr(self, name) for name in PARTS}
+        require_room(folder, [name for name, part in parts.items() if part is not None])
         for name, part in parts.items():
             if part is not None:
                 save_module(part, folder / name)
         if self.text is not None:
             (folder / "prior" / "text.model").write_bytes(self.text.model)
+        else:
+            (folder / "prior" / "text.model").unlink(missing_ok=True)
         facts = {"size": self.size, "fps": self.fps}
         facts |= {"tokenizer_fingerprint": self.tokenizer.fingerprint()}
         facts |= {"classes": self.classes} if self.classes else {}

@@ -6,6 +6,7 @@ the classes it names; every argument can be overridden on the command line.
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +17,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from data.container import VideoError
 from data.datamodule import VideoDataModule
 from data.shards import ShardError
-from data.source import ClipSource
 from data.token_datamodule import TokenDataModule
-from data.tokens import TokenFolder
 from diffusion import DiffusionDecoderModule
 from lm import LatentPriorModule, PriorModule
+from model_folder import require_room
 from pipeline import VideoPipeline
 from tokenizer import TokenizerModule
 from training.checkpoints import Checkpoints
@@ -34,6 +34,8 @@ NOT_FOR_THE_USER = (
     r".*in eval mode at the start of training",  # a part that a second stage must not change
     r".*resuming from a checkpoint that ended before the epoch",  # the order follows the step
 )
+
+WITH_PRIOR = ["tokenizer", "prior", "guide_tokenizer"]
 
 
 class CLI(LightningCLI):
@@ -72,7 +74,12 @@ class CLI(LightningCLI):
             self.config[self.subcommand]["weights_only"] = True
 
     def before_fit(self) -> None:
-        """Find the last checkpoint; Lightning would start over where there is none."""
+        """Find the last checkpoint, where Lightning would start over; look where the model goes."""
+        if self.config.fit.export is not None and not isinstance(
+            self.model, DiffusionDecoderModule
+        ):
+            made = ["tokenizer"] if isinstance(self.model, TokenizerModule) else WITH_PRIOR
+            require_room(Path(self.config.fit.export), made)
         if self.config.fit.ckpt_path == "last":
             path = self._get(self.config_init, "checkpoints").path
             if not path.is_file():
@@ -87,7 +94,7 @@ class CLI(LightningCLI):
         folder, module, data = self.config.fit.export, self.model, self.datamodule
         if folder is None or not self.trainer.is_global_zero:
             return
-        size = _size(data.train)
+        size = data.size
         with module.ema.applied(module.network):
             if isinstance(module, TokenizerModule):
                 pipeline = VideoPipeline(module.tokenizer, size, data.train.fps)
@@ -120,13 +127,6 @@ class CLI(LightningCLI):
         """
         if self.config.get("subcommand") != "fit":
             super()._parse_ckpt_path()
-
-
-def _size(source: ClipSource | TokenFolder) -> int:
-    """Return height and width of the frames that a model is trained on."""
-    if isinstance(source, TokenFolder):
-        return source.size
-    return source.read(0, 1).frames.shape[1]
 
 
 def main(arguments: list[str] | None = None, *, run: bool = True) -> CLI:

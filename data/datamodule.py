@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import lightning
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -32,6 +32,11 @@ class Batch(NamedTuple):
     places: tuple[Place, ...] = ()
     skipped: tuple[str, ...] = ()
     actions: Float[Tensor, "B T A"] | None = None
+
+    def first(self, count: int) -> "Batch":
+        """Return the first clips."""
+        actions = None if self.actions is None else self.actions[:count]
+        return Batch(self.clip[:count], self.captions[:count], actions=actions)
 
 
 class _Reading(NamedTuple):
@@ -77,6 +82,13 @@ class WindowDataset(Dataset[_Reading]):
                 "let the source give larger ones, or lower the stage's size"
             )
         return sample._replace(frames=resize_and_crop(sample.frames, size))
+
+
+def first_frame(source: ClipSource, size: int | None = None) -> UInt8[Tensor, "1 H W 3"]:
+    """Return a frame of the first clip that can be read."""
+    reading = WindowDataset(source, replace=True)[Window(0, 1, 0.0, size=size)]
+    assert reading.sample is not None
+    return reading.sample.frames
 
 
 def collate(readings: list[_Reading]) -> Batch:
@@ -155,6 +167,28 @@ class VideoDataModule(lightning.LightningDataModule):
         self.seed, self.num_workers = seed, num_workers
         self.skipped: set[str] = set()
 
+    @property
+    def _last(self) -> Stage:
+        return next(stage for stage in reversed(self.stages) if not stage.mixed)
+
+    @property
+    def size(self) -> int:
+        """Height and width of the frames at the end of training."""
+        return first_frame(self.train, self._last.size).shape[1]
+
+    def setup(self, stage: str) -> None:
+        """Compare the stages with the clips, before the first step."""
+        for source, stages in ((self.train, self.stages), (self.val, [self._last])):
+            asked = max(
+                (one.num_frames for one in stages if one.num_frames > 1 or self.images is None),
+                default=1,
+            )
+            if source.shortest is not None and source.shortest < asked:
+                raise ValueError(
+                    f"a stage asks for {asked} frames, but the shortest clip has "
+                    f"{source.shortest}; set min_frames of the source to {asked}, or ask for fewer"
+                )
+
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None
         first_step = int(getattr(self.trainer.lightning_module, "steps_done", 0))
@@ -163,7 +197,7 @@ class VideoDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         count = min(self.val_clips, len(self.val))
-        stage = next(stage for stage in reversed(self.stages) if not stage.mixed)
+        stage = self._last
         ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         batches = [
             [Window(i, stage.num_frames, 0.0, size=stage.size) for i in numbers]

@@ -95,6 +95,10 @@ class VideoFolder(ClipSource):
         """Say in words what is held out for validation."""
         return self._split_rule
 
+    @property
+    def shortest(self) -> int | None:
+        return min((end - begin for _, begin, end in self._spans), default=None)
+
     def __len__(self) -> int:
         return len(self._spans)
 

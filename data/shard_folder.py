@@ -85,6 +85,10 @@ class ShardFolder(ClipSource):
         """The distinct captions of this split, sorted."""
         return sorted({caption for clip in self._clips for caption in clip.captions} - {""})
 
+    @property
+    def shortest(self) -> int | None:
+        return min(clip.num_frames for clip in self._clips)
+
     def __len__(self) -> int:
         return len(self._clips)
 

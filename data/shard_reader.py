@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import zlib
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ class ShardReader:
     def __init__(self, path: str, form: str, verify: bool = False) -> None:
         if path.startswith("pipe:"):
             raise ValueError(f"path is {path!r}, but commands are never run; copy the shards first")
+        self._path, self._process = path, os.getpid()
         self._files, self._root = fsspec.url_to_fs(path)
         self.settings = self._settings(form)
         self.digest = ""
@@ -92,6 +94,9 @@ class ShardReader:
         return scores
 
     def _cat(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
+        if self._process != os.getpid():  # connections do not survive the fork of a worker
+            self._process = os.getpid()
+            self._files, self._root = fsspec.url_to_fs(self._path)
         try:
             return self._files.cat_file(f"{self._root}/{name}", start=start, end=end)
         except OSError as error:

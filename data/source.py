@@ -44,6 +44,11 @@ class ClipSource(ABC):
     def captions(self) -> list[str]:
         """Every caption of the collection; empty where it has none."""
 
+    @property
+    def shortest(self) -> int | None:
+        """Frames of the shortest clip; None where clips are as long as they are asked for."""
+        return None
+
     @abstractmethod
     def __len__(self) -> int: ...
 

@@ -21,6 +21,10 @@ class TokenBatch(NamedTuple):
     captions: list[str]
     places: tuple[Place, ...]
 
+    def first(self, count: int) -> "TokenBatch":
+        """Return the first clips."""
+        return TokenBatch(self.tokens[:count], self.captions[:count], self.places[:count])
+
 
 def collate(samples: list[TokenSample]) -> TokenBatch:
     """Stack tokens; captions stay a list."""
@@ -58,6 +62,11 @@ class TokenDataModule(lightning.LightningDataModule):
         self.train, self.val, self.batch_size, self.max_steps = train, val, batch_size, max_steps
         self.val_clips, self.val_batch_size = val_clips, val_batch_size
         self.seed, self.num_workers = seed, num_workers
+
+    @property
+    def size(self) -> int:
+        """Height and width of the frames that the tokens were made of."""
+        return self.train.size
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None

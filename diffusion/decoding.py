@@ -141,6 +141,11 @@ class WindowDecoder(nn.Module, ABC):
         wishes: Wishes = Wishes(),
     ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
         """Do as `decode` does for chunks of any length, in constant memory."""
+        if sampling.solver == "ancestral" and self.noise_correlation:
+            raise ValueError(
+                "the solver ancestral draws noise frame by frame, but this decoder was trained "
+                f"with noise_correlation {self.noise_correlation:g}; use ddim or dpm"
+            )
         if self.tokenizer is None:
             raise ValueError("the decoder has no tokenizer yet; call attach with the one it is for")
         pair = without_reconstruction if self.use == "none" else with_reconstruction

@@ -110,6 +110,11 @@ class DiffusionDecoderModule(TrainedModule):
             )
         if decoder.text is not None:
             self.text = self._read_pieces()
+            if self.text.vocabulary_size > decoder.text.text_size:
+                raise ValueError(
+                    f"the decoder has text_size {decoder.text.text_size}, but the prior reads "
+                    f"{self.text.vocabulary_size} pieces; set it to that"
+                )
         # Outside the module tree: not saved, not averaged, not trained, always in eval mode.
         tokenizer.requires_grad_(False)
         object.__setattr__(

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from data.video import to_uint8
@@ -21,12 +22,15 @@ class FrozenTokenizerModule(TrainedModule):
     Args:
         tokenizer_folder: Model folder of the trained tokenizer; opened when training starts.
         max_steps: Steps of the whole run.
+        text_window: Text pieces that the prior reads.
         recipe: How the network is optimised.
     """
 
-    def __init__(self, tokenizer_folder: str, max_steps: int, recipe: Recipe) -> None:
+    def __init__(
+        self, tokenizer_folder: str, max_steps: int, text_window: int, recipe: Recipe
+    ) -> None:
         super().__init__(max_steps, recipe)
-        self.tokenizer_folder = tokenizer_folder
+        self.tokenizer_folder, self.text_window = tokenizer_folder, text_window
         self.text: TextTokenizer | None = None
         self.fingerprint: str | None = None
 
@@ -42,15 +46,23 @@ class FrozenTokenizerModule(TrainedModule):
         object.__setattr__(self, name, tokenizer)
 
     def learn_text(self, captions: list[str], text_size: int) -> None:
-        """Learn text pieces from captions, unless a checkpoint has brought them."""
+        """Learn text pieces from captions, unless a checkpoint brought them; say what is cut."""
         if self.text is None and captions and text_size:
             self.text = TextTokenizer.train(captions, text_size)
+        if self.text is None:
+            return
+        lengths, window = [len(self.text.encode(one)) for one in captions], self.text_window
+        if long := [length for length in lengths if length > window]:
+            rank_zero_warn(
+                f"{len(long)} of {len(lengths)} captions have more than {window} text pieces, the "
+                f"longest {max(long)}: their ends are cut off; set text_window to read them whole"
+            )
 
     def texts(self, captions: list[str]) -> Texts:
-        """Return captions as text pieces; without a text tokenizer, none."""
+        """Return captions as text pieces, as many as the prior reads; without text, none."""
         if self.text is None:
             return [[] for _ in captions]
-        return [self.text.encode(caption) for caption in captions]
+        return [self.text.encode(caption)[: self.text_window] for caption in captions]
 
     def log_decoded(self, truth: Tensor, sampled: Tensor) -> None:
         """Log clips that pass the tokenizer above sampled ones; pixels in [-1, 1]."""

@@ -35,7 +35,7 @@ class LatentPriorModule(FrozenTokenizerModule):
         text_dropout: float = 0.1,
         recipe: Recipe = Recipe(),
     ) -> None:
-        super().__init__(tokenizer_folder, max_steps, recipe)
+        super().__init__(tokenizer_folder, max_steps, prior.text_window, recipe)
         self.save_hyperparameters()
         self.prior, self.text_dropout = prior, text_dropout
         self.track_average()

@@ -61,7 +61,7 @@ class PriorModule(FrozenTokenizerModule):
         seed: int = 0,
         text_encoder: T5TextEncoder | None = None,
     ) -> None:
-        super().__init__(tokenizer_folder, max_steps, recipe)
+        super().__init__(tokenizer_folder, max_steps, prior.text_window, recipe)
         self.save_hyperparameters()
         self.prior: Prior = prior
         self.text_dropout = text_dropout
@@ -193,7 +193,7 @@ class PriorModule(FrozenTokenizerModule):
         """Return captions as the prior reads them."""
         if self.text_encoder is None:
             return Condition(self.texts(captions))
-        states = self.text_encoder.encode(captions).to(self.device)
+        states = self.text_encoder.encode(captions, cut=True).to(self.device)
         return Condition([[] for _ in captions], states=states)
 
     @torch.no_grad()
@@ -224,8 +224,14 @@ class PriorModule(FrozenTokenizerModule):
         return by_latent_frame(bins, self.tokenizer.temporal_stride)
 
     def _log_pictures(self, batch: Batch | TokenBatch) -> None:
-        tokens = self._tokens(batch)[:4]
-        condition = self._told(batch.captions[:4])
+        """Show samples of the first task that makes clips."""
+        shown: list[TrainingTask] = [task for task in self.tasks if task != "caption"]
+        if not shown:
+            return
+        batch = batch.first(4)
+        tokens = self._tokens(batch)
+        generator = torch.Generator().manual_seed(0)
+        condition = self._condition(batch, shown[0], tokens.shape[1], generator)
         generators = [torch.Generator().manual_seed(i) for i in range(len(tokens))]
         sampled = self.prior.sample(condition, generators, num_latent_frames=tokens.shape[1])
         self.log_decoded(self.tokenizer.decode(tokens), self.tokenizer.decode(sampled))

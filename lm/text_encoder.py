@@ -32,20 +32,24 @@ class T5TextEncoder(Configurable):
         return self._parts[1].config.d_model
 
     @torch.no_grad()
-    def encode(self, prompts: list[str]) -> Float[Tensor, "B n F"]:
+    def encode(self, prompts: list[str], cut: bool = False) -> Float[Tensor, "B n F"]:
         """Return the states of each prompt, zeros behind its end; all zeros for an empty one.
+
+        Args:
+            prompts: Texts.
+            cut: Read of a longer prompt what fits, instead of refusing it.
 
         Raises:
             ValueError: A prompt has more pieces than the window.
         """
         tokenizer, encoder = self._parts
-        pieces = tokenizer(prompts, padding="max_length", max_length=self.window)
-        ids, seen = torch.tensor(pieces["input_ids"]), torch.tensor(pieces["attention_mask"])
-        if ids.shape[1] > self.window:
+        pieces = tokenizer(prompts, padding="max_length", max_length=self.window, truncation=cut)
+        if (longest := max(map(len, pieces["input_ids"]))) > self.window:
             raise ValueError(
-                f"a prompt has {ids.shape[1]} text pieces, but this model reads {self.window}; "
+                f"a prompt has {longest} text pieces, but this model reads {self.window}; "
                 "shorten it"
             )
+        ids, seen = torch.tensor(pieces["input_ids"]), torch.tensor(pieces["attention_mask"])
         states = encoder(input_ids=ids, attention_mask=seen).last_hidden_state
         told = torch.tensor([bool(prompt) for prompt in prompts])
         return states * rearrange(seen.bool() & told[:, None], "b n -> b n 1")

@@ -145,3 +145,11 @@ def test_a_prior_left_from_before_is_not_taken_for_this_one(pipe, tmp_path):
 def test_clips_longer_than_what_was_learnt_are_not_scored(pipe):
     with pytest.raises(ValueError, match="have 21 frames, but this prior reads 17; cut them"):
         pipe.score(torch.zeros(1, 21, 32, 32, 3, dtype=torch.uint8))
+
+
+def test_a_prior_without_captions_leaves_no_text_pieces_behind(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path)
+    pipe.text = None
+    pipe.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="trained without captions"):
+        VideoPipeline.from_pretrained(tmp_path).generate(PROMPTS)

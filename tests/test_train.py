@@ -1,9 +1,13 @@
 """The commands of the YAML files, on a few steps."""
 
 import pytest
+import torch
 import yaml
 
+import train
+from data.video import write_video
 from pipeline import VideoPipeline
+from tests.conftest import QUIET
 
 STEPS = [
     "--model.init_args.max_steps=2",
@@ -79,3 +83,43 @@ def nested(keys, value):
     for key in reversed(keys):
         value = {key: value}
     return value
+
+
+def test_a_model_folder_that_would_lose_a_part_is_refused_before_the_first_step(
+    fit, small, tmp_path, pipe
+):
+    pipe.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="holds a prior, which this has not; choose another"):
+        fit("demo_tokenizer", *small, *STEPS, f"--export={tmp_path / 'model'}")
+
+
+def test_stages_longer_than_the_clips_are_refused_before_the_first_step(fit, tmp_path):
+    write_video(tmp_path / "a.mp4", torch.zeros(40, 16, 16, 3, dtype=torch.uint8), 8.0)
+    options = [
+        f"--data.{split}.init_args.{name}={value}"
+        for split in ("train", "val")
+        for name, value in (("path", tmp_path), ("size", 16), ("min_frames", 5))
+    ]
+    stages = "--data.stages=[{num_frames: 5, batch_size: 1, share: 0.5}, "
+    stages += "{num_frames: 33, batch_size: 1, share: 0.5}]"
+    with pytest.raises(ValueError, match="asks for 33 frames, but the shortest clip has"):
+        fit("videos_tokenizer", *options, stages, "--export=null")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_long_captions_are_cut_and_it_is_said(fit, small, tmp_path):
+    words = "two dogs play with a ball on the wet beach while people watch them from far away"
+    for k in range(2):
+        frames = torch.randint(256, (40, 64, 64, 3), dtype=torch.uint8)
+        write_video(tmp_path / f"{k}.mp4", frames, 8.0)
+        (tmp_path / f"{k}.txt").write_text(f"{words} {k}")
+    data = [f"--data.{split}.init_args.path={tmp_path}" for split in ("train", "val")]
+    model = tmp_path / "tokenizer"
+    data.append(f"--trainer.default_root_dir={tmp_path}")
+    fit("videos_tokenizer", *small, *STEPS, *data, f"--export={model}")
+    options = ["--model.init_args.prior.transformer.width=32", "--trainer.limit_val_batches=0"]
+    options += ["--model.init_args.prior.text_window=12", "--export=null"]
+    command = ["fit", "--config=configs/videos_prior.yaml", *QUIET, *STEPS, *data, *options]
+    command.append(f"--model.init_args.tokenizer_folder={model}")
+    with pytest.warns(UserWarning, match="2 of 2 captions have more than 12 text pieces"):
+        train.main(command)

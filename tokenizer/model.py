@@ -202,7 +202,7 @@ class Tokenizer(Configurable, nn.Module):
         deviation = bands.std(dim=(0, 2, 3, 4))[:, None, None, None]
         for stem in (self.encoder.stem, self.decoder.stem):
             stem.shift.copy_(bands.mean(dim=(0, 2, 3, 4))[:, None, None, None])
-            stem.scale.copy_(deviation.clamp(min=float(deviation.max()) / 30))
+            stem.scale.copy_(deviation.clamp(min=max(float(deviation.max()) / 30, 1e-4)))
         latents = self.encoder(clip).float()
         mean, std = latents.mean(dim=(0, 2, 3, 4)), latents.std(dim=(0, 2, 3, 4)).clamp(min=1e-4)
         project = self.encoder.project

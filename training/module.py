@@ -125,6 +125,8 @@ class TrainedModule(lightning.LightningModule, ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Do one step: loss, gradient, clipped update, the adversary's turn, averages, count."""
+        # Noise and dropout hang on step and process: each rank has its own, a resume the same.
+        torch.manual_seed(self.step * self.trainer.world_size + self.global_rank)
         network_optimizer, *others = self._scheduled_optimizers()
         with autocast(self.device):
             loss, logs, reply = self.objective(batch)
@@ -205,7 +207,7 @@ class TrainedModule(lightning.LightningModule, ABC):
         key, position = states["numpy"]
         numpy.random.set_state(("MT19937", key.numpy().astype("uint32"), position, 0, 0.0))
         torch.set_rng_state(states["torch"].cpu())
-        if torch.cuda.is_available() and states["cuda"]:
+        if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
 
 

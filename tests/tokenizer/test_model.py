@@ -163,6 +163,13 @@ def test_shapes_of_tokens_and_clips(tiny_tokenizer, clip):
     assert tiny_tokenizer.decode(tokens).shape == clip.shape
 
 
+def test_clips_that_are_all_one_colour_calibrate_to_numbers(tiny_tokenizer):
+    tiny_tokenizer.calibrate(torch.full((2, 3, 5, 32, 32), -1.0))
+    clip = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    assert tiny_tokenizer.encode_latents(clip).latents.isfinite().all()
+    assert tiny_tokenizer(clip).clip.isfinite().all()
+
+
 def test_the_projection_is_calibrated(tiny_tokenizer):
     clip = torch.rand(4, 3, 5, 32, 32) * 2 - 1
     tiny_tokenizer.calibrate(clip)
