@@ -177,6 +177,12 @@ def test_frames_of_a_clip_share_noise(tiny_tokenizer, tokens, monkeypatch):
     assert pairs.corrcoef()[0, 1] == pytest.approx(0.8, abs=0.05)
 
 
+def test_a_solver_that_draws_noise_anew_is_refused_where_frames_share_it(tiny_tokenizer, tokens):
+    decoder = decoder_of(tiny_tokenizer, noise_correlation=0.8)
+    with pytest.raises(ValueError, match=r"noise_correlation 0.8; use ddim or dpm"):
+        decoder.decode(tokens, steps=2, solver="ancestral")
+
+
 def test_another_tokenizer_is_refused(decoder, tiny_tokenizer):
     other = copy.deepcopy(tiny_tokenizer)
     other.encoder.project.weight.data.add_(1)

@@ -2,13 +2,15 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from lm import AutoregressivePrior, Inputs, PriorModule, Transformer
+from data.datamodule import Batch
+from lm import AutoregressivePrior, Inputs, MaskGITPrior, PriorModule, Transformer
 from pipeline import VideoPipeline
 
 MIXTURE = {"generate": 2.0, "interpolate": 1.0, "caption": 1.0}
@@ -43,6 +45,34 @@ def test_a_step_has_its_task_whatever_came_before(module):
 def test_a_mixture_without_its_inputs_is_refused():
     with pytest.raises(ValueError, match="add inpaint"):
         new_module({"inpaint": 1.0})
+
+
+def test_processes_hide_other_tokens_in_the_same_task(tiny_tokenizer, clip):
+    torch.manual_seed(0)
+    prior = MaskGITPrior(Transformer(32, 1, 2), 200, [5, 4, 4])
+    one = PriorModule(prior, "nowhere", max_steps=10)
+    for name in ("tokenizer", "guide_tokenizer"):
+        object.__setattr__(one, name, tiny_tokenizer)
+    losses = {}
+    for world_size, rank in ((1, 0), (2, 0), (2, 1)):
+        one._trainer = SimpleNamespace(world_size=world_size, global_rank=rank)
+        losses[world_size, rank] = one.objective(Batch(clip, [""])).loss.item()
+    assert losses[1, 0] == losses[2, 0] != losses[2, 1]
+
+
+def test_a_prior_of_one_task_with_a_guide_shows_that_task(tiny_tokenizer, clip, monkeypatch):
+    shown = []
+    monkeypatch.setattr("lm.frozen.log_clips", lambda *arguments: shown.append(arguments))
+    inputs = Inputs(["upscale", "caption"])
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [5, 4, 4], inputs=inputs)
+    for tasks, count in (({"caption": 1.0, "upscale": 1.0}, 1), ({"caption": 1.0}, 1)):
+        one = PriorModule(prior, "nowhere", max_steps=10, tasks=tasks)
+        one._trainer = SimpleNamespace(loggers=[])
+        for name in ("tokenizer", "guide_tokenizer"):
+            object.__setattr__(one, name, tiny_tokenizer)
+        one._log_pictures(Batch(clip, [""]))
+        assert len(shown) == count
+    assert shown[0][2].shape == (2, 17, 32, 32, 3)
 
 
 TOKENIZER = [
