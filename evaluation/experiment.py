@@ -128,7 +128,7 @@ def evaluate(
     facts = {"told": told, "videos": reference.kind, "pseudo_groups": PSEUDO_GROUPS}
     stamp = result.stamp(
         protocol,
-        counts=_counts(protocol, len(reference), options.num_replicates, size),
+        counts=_counts(protocol, len(reference), options.num_replicates, size, measures.fps),
         hashes=_hashes(files, extractors, model, clips, rows[REAL, "digest"], neighbours, options),
         seeds=dict.fromkeys(("sampling", "windows", "bootstrap"), options.seed),
         deviations=_deviations(protocol, len(reference), model, size),
@@ -216,13 +216,16 @@ def _rank_notes(protocol: Protocol, num_units: int, extractor: nn.Module) -> lis
     return [note]
 
 
-def _counts(protocol: Protocol, units: int, replicates: int, size: int) -> dict[str, int]:
+def _counts(
+    protocol: Protocol, units: int, replicates: int, size: int, fps: float
+) -> dict[str, float]:
     return {
         "units": units,
         "real": units * protocol.windows,
         "samples": units * protocol.samples,
         "replicates": replicates,
         "size": size,
+        "fps": fps,  # the dynamic degree hangs on it
         "kernel_clips": MAX_KERNEL_CLIPS,
     }
 

@@ -137,7 +137,7 @@ class Measures:
         captions: bool = False,
         token_facts: TokenFacts | None = None,
     ) -> None:
-        self.first, self.token_facts = context_frames, token_facts
+        self.first, self.token_facts, self.fps = context_frames, token_facts, fps
         self.rows: dict[str, Rows] = {}
         self.figures: list[Figure] = []
         if paired:

@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "torchmetrics", "numpy", "av", "einops", "vector-quantize-
 def stamp(
     protocol: Protocol,
     *,
-    counts: dict[str, int],
+    counts: dict[str, float],
     hashes: dict[str, str],
     seeds: dict[str, int],
     deviations: list[str],
@@ -30,7 +30,7 @@ def stamp(
 
     Args:
         protocol: What was run.
-        counts: Units, real clips, samples, replicates.
+        counts: Units, real clips, samples, replicates; size and rate of the clips.
         hashes: SHA-256 of the model, the real clips and the files of the extractors.
         seeds: Of sampling, windows and bootstrap.
         deviations: What is not as the protocol says.

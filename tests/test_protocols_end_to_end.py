@@ -169,6 +169,7 @@ def test_a_prior_that_knows_actions_is_given_those_of_the_robot(
     data = [str(tmp_path / "data")]
     _, found = evaluated(tmp_path, "bair-actions", model, data, monkeypatch)
     assert found["options"]["told"] == {"model": "actions"}
+    assert "bits_per_token" not in found["systems"]["model"]["figures"]  # of no actions
     assert found["options"]["videos"] == "as given out"
     assert found["systems"]["model"]["figures"]["psnr_frame"]["value"] > 0
 
@@ -207,7 +208,7 @@ class Driven:
     takes_actions = True
 
     def __init__(self, model):
-        self.__dict__.update(vars(model), condition=model.condition)
+        self.__dict__.update(vars(model), condition=model.condition, codec=model.codec)
 
     def generate(self, num_frames, seed, context, actions):
         assert actions.shape[:2] == (len(context), num_frames)

@@ -17,13 +17,16 @@ class Counter:
     """Goes on by adding 1 a frame, and remembers what it was asked for."""
 
     size, fps, text = 16, 8.0, None
-    prior = object()
+    prior = decoder = object()
     takes_actions = True
     classes = ()
 
     def __init__(self, stride):
         self.tokenizer = SimpleNamespace(temporal_stride=stride)
         self.asked = []
+
+    def codec(self):
+        return self.tokenizer
 
     def generate(self, prompts=None, num_frames=17, seed=0, context=None, actions=None):
         stride = self.tokenizer.temporal_stride
