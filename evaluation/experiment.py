@@ -218,7 +218,7 @@ def _rank_notes(protocol: Protocol, num_units: int, extractor: nn.Module) -> lis
 
 def _counts(
     protocol: Protocol, units: int, replicates: int, size: int, fps: float
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     return {
         "units": units,
         "real": units * protocol.windows,

@@ -20,7 +20,7 @@ _PACKAGES = ("torch", "torchmetrics", "numpy", "av", "einops", "vector-quantize-
 def stamp(
     protocol: Protocol,
     *,
-    counts: dict[str, float],
+    counts: dict[str, int | float],
     hashes: dict[str, str],
     seeds: dict[str, int],
     deviations: list[str],
