@@ -58,14 +58,14 @@ class ModelFolder:
                 f"the prior was trained with the tokenizer {fingerprint}, but this one is {own}; "
                 "use the tokenizer that belongs to it"
             )
-        continuous = isinstance(tokenizer, Tokenizer) and tokenizer.is_continuous
+        self.tokenizer, self.size, self.fps = tokenizer.eval(), size, fps
+        continuous = isinstance(self.codec(), LatentCodec)
         if prior is not None and isinstance(prior, LatentPrior) != continuous:
             raise ValueError(
                 f"{type(prior).__name__} does not fit a tokenizer that makes "
                 f"{'continuous latents' if continuous else 'tokens'}; a LatentPrior needs a KL "
                 "bottleneck, every other prior a quantizer"
             )
-        self.tokenizer, self.size, self.fps = tokenizer.eval(), size, fps
         self.prior, self.text = prior.eval() if prior is not None else None, text
         self.classes = classes or []
         self.guide_tokenizer = guide_tokenizer.eval() if guide_tokenizer is not None else None

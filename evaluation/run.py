@@ -141,9 +141,8 @@ class Run:
         if self.protocol.task == "reconstruct":
             tokens = system.tokens(real)
             rows |= {} if tokens.is_floating_point() else {"tokens": tokens.flatten(1)}
-        elif system.condition in ("actions", "classes"):
-            pass  # bits of clips without what the model was told would be another model's
-        elif (kind := likelihood.kind(model.prior)) is not None:
+        elif system.condition in ("text", "none") and (kind := likelihood.kind(model.prior)):
+            # Of clips without the actions or classes that it is told, they were another model's.
             frames = likelihood.scored_frames(model, real.shape[1])
             told = captions if system.condition == "text" else None
             rows[kind] = likelihood.bits_of(model, real[:, :frames], told)

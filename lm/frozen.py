@@ -33,10 +33,22 @@ class FrozenTokenizerModule(TrainedModule):
         self.tokenizer_folder, self.text_window = tokenizer_folder, text_window
         self.text: TextTokenizer | None = None
         self.fingerprint: str | None = None
+        self.trained_with: str | None = None
 
     def open_tokenizer(self) -> Any:
         """Return the tokenizer of the folder."""
         return load_module(Path(self.tokenizer_folder) / "tokenizer")
+
+    def require_same(self) -> None:
+        """Raise ValueError where the checkpoint was trained with another tokenizer than this.
+
+        Both the checkpoint and the tokenizer may be opened first.
+        """
+        if self.fingerprint and self.trained_with and self.fingerprint != self.trained_with:
+            raise ValueError(
+                f"the prior was trained with the tokenizer {self.trained_with}, but the one in "
+                f"{self.tokenizer_folder} is {self.fingerprint}; give the folder that belongs to it"
+            )
 
     def hold(self, name: str, tokenizer: Any) -> None:
         """Keep a tokenizer outside the module tree: not saved, not averaged, not trained."""
@@ -80,9 +92,5 @@ class FrozenTokenizerModule(TrainedModule):
         super().on_load_checkpoint(checkpoint)
         model = checkpoint["text"].numpy().tobytes()
         self.text = TextTokenizer(model) if len(model) > 1 else None
-        trained = checkpoint["tokenizer_fingerprint"]
-        if self.fingerprint not in (None, trained):  # Lightning opens the tokenizer before
-            raise ValueError(
-                f"the prior was trained with the tokenizer {trained}, but the one in "
-                f"{self.tokenizer_folder} is {self.fingerprint}; give the folder that belongs to it"
-            )
+        self.trained_with = checkpoint["tokenizer_fingerprint"]
+        self.require_same()

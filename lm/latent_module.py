@@ -58,6 +58,7 @@ class LatentPriorModule(FrozenTokenizerModule):
                 f"{self.tokenizer_folder} has {tokenizer.quantizer.dim}; set it to that"
             )
         self.fingerprint = tokenizer.fingerprint()
+        self.require_same()
         self.hold("tokenizer", tokenizer)
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, VideoDataModule):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from layers.configurable import Configurable
 from lm.condition import Condition, Inputs, Texts
 from lm.sampling import Sampling
+from lm.sequence import check_texts, frames_to_sample
 
 
 class LatentPrior(Configurable, nn.Module, ABC):
@@ -90,12 +91,8 @@ class LatentPrior(Configurable, nn.Module, ABC):
             ValueError: More is asked for than the trained window has.
         """
         self.check_condition(condition)
-        t, given = num_latent_frames or self.grid[0], 0 if context is None else context.shape[2]
-        if not given < t <= self.grid[0]:
-            raise ValueError(
-                f"{t} latent frames are asked for, {given} of them given, but this prior makes "
-                f"{given + 1} to {self.grid[0]} then; continue longer videos window by window"
-            )
+        given = 0 if context is None else context.shape[2]
+        t = frames_to_sample(num_latent_frames, given, self.grid[0])
         texts = condition.texts
         if len(texts) != len(generators):
             raise ValueError(f"{len(texts)} texts have {len(generators)} generators; give one each")
@@ -122,11 +119,7 @@ class LatentPrior(Configurable, nn.Module, ABC):
         self.inputs.check(condition)
         if not self.text_size and any(condition.texts):
             raise ValueError("this prior was trained without captions; leave the prompts out")
-        if (longest := max(len(text) for text in condition.texts)) > self.text_window:
-            raise ValueError(
-                f"a prompt has {longest} text pieces, but this prior reads {self.text_window}; "
-                "shorten it"
-            )
+        check_texts(condition.texts, self.text_window)
 
     @property
     def num_tokens(self) -> int:

@@ -87,6 +87,7 @@ class PriorModule(FrozenTokenizerModule):
                 f"{self.tokenizer_folder} has {tokenizer.codebook_size}; set it to that"
             )
         self.fingerprint = own
+        self.require_same()
         self._check_text_encoder()
         self.hold("tokenizer", tokenizer)
         self.hold("guide_tokenizer", self._open_guide_tokenizer())

@@ -18,7 +18,7 @@ from lm.factors import DepthHead, FactorTable
 from lm.guide import GuideTable
 from lm.patterns import narrowed
 from lm.sampling import Sampling
-from lm.sequence import PAD, VIDEO, Grid, Vocabulary, head, lattice, line
+from lm.sequence import PAD, VIDEO, Grid, Vocabulary, frames_to_sample, head, lattice, line
 from lm.transformer import Masks, Table, Transformer
 
 Places = Literal["grid", "line"]
@@ -145,12 +145,7 @@ class Prior(Configurable, nn.Module, ABC):
         """
         self.inputs.check(condition)
         known = 0 if context is None else context.shape[1]
-        t = self.grid[0] if num_latent_frames is None else num_latent_frames
-        if not known < t <= self.grid[0]:
-            raise ValueError(
-                f"{t} latent frames are asked for, {known} of them given, but this prior makes "
-                f"{known + 1} to {self.grid[0]} then; continue longer videos window by window"
-            )
+        t = frames_to_sample(num_latent_frames, known, self.grid[0])
         count = len(condition)
         counts = {count, len(generators), count if context is None else len(context)}
         if len(counts) > 1:

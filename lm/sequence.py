@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lm.condition import Condition, Inputs
+from lm.condition import Condition, Inputs, Texts
 
 SPECIAL = ("<pad>", "<bos>", "<video>", "<eos>")
 PAD, BOS, VIDEO, EOS = range(len(SPECIAL))
@@ -72,17 +72,37 @@ def head(condition: Condition, vocabulary: Vocabulary, window: int) -> Int[Tenso
     """
     task = vocabulary.first_task + vocabulary.tasks.index(condition.task)
     classes = condition.classes or [None] * len(condition)
+    check_texts(condition.texts, window)
     rows = []
     for pieces, number in zip(condition.texts, classes, strict=True):
-        if len(pieces) > window:
-            raise ValueError(
-                f"a prompt has {len(pieces)} text pieces, but this prior reads {window}; shorten it"
-            )
         label = [] if number is None else [vocabulary.first_class + number]
         text = [vocabulary.first_text + piece for piece in pieces]
         place = label or [PAD] * (vocabulary.num_classes > 0)
         rows.append([BOS, task, *place, *text, *[PAD] * (window - len(pieces))])
     return torch.tensor(rows)
+
+
+def check_texts(texts: Texts, window: int) -> None:
+    """Raise ValueError where a text has more than `window` pieces."""
+    if (longest := max(map(len, texts), default=0)) > window:
+        raise ValueError(
+            f"a prompt has {longest} text pieces, but this prior reads {window}; shorten it"
+        )
+
+
+def frames_to_sample(asked: int | None, known: int, window: int) -> int:
+    """Return how many latent frames a window has, the known ones included; None asks for all.
+
+    Raises:
+        ValueError: They are more than the trained window has, or all known.
+    """
+    t = window if asked is None else asked
+    if not known < t <= window:
+        raise ValueError(
+            f"{t} latent frames are asked for, {known} of them given, but this prior makes "
+            f"{known + 1} to {window} then; continue longer videos window by window"
+        )
+    return t
 
 
 def line(length: int, first: int = 0) -> Int[Tensor, "N 3"]:
