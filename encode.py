@@ -29,6 +29,7 @@ from data.shard_folder import ShardFolder
 from data.shards import write_shard
 from data.tokens import FORMAT, to_stored
 from data.video import to_model_range
+from layers.processes import device, local_device
 from tokenizer import Tokenizer
 
 
@@ -96,8 +97,8 @@ class Encoder:
 
     @torch.no_grad()
     def _encode(self, batch: list[Window]) -> Iterator[tuple[str, dict[str, bytes]]]:
-        device = next(self.tokenizer.parameters()).device
-        clips = to_model_range(torch.stack([window.frames for window in batch]).to(device))
+        frames = torch.stack([window.frames for window in batch])
+        clips = to_model_range(frames.to(self.tokenizer.device))
         for window, tokens in zip(batch, self.tokenizer.encode(clips), strict=True):
             stream = BytesIO()
             array = to_stored(tokens, self.tokenizer.codebook_size)
@@ -134,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, default=17, help="length of a clip, 1 + s k")
     parser.add_argument("--size", type=int, help="side of the frames; as stored without it")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", type=device, default=local_device())
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     parser.add_argument("--part", default=f"{rank}/{world}", help="k/n; torchrun sets it")
     return parser
@@ -144,8 +145,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     args = parser().parse_args(arguments)
     part, num_parts = map(int, args.part.split("/"))
-    if args.device == "cuda":
-        args.device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     tokenizer = Tokenizer.from_pretrained(args.model).to(args.device)
     source = ShardFolder(args.shards, size=args.size, min_frames=args.frames)
     encoder = Encoder(tokenizer, source, args.frames, args.batch_size)

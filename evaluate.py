@@ -34,6 +34,7 @@ from evaluation.protocols import PROTOCOLS
 from evaluation.run import REAL
 from evaluation.self_test import self_test
 from evaluation.surprise import write_surprise
+from layers.processes import device, local_device
 from pipeline import VideoPipeline
 
 SAMPLING = {
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     surprise.add_argument("model", help="model folder or hub id")
     surprise.add_argument("video", type=Path)
     surprise.add_argument("--out", type=Path, default=Path("surprise"), help="folder")
+    surprise.add_argument("--device", type=device, default=local_device())
     return parser
 
 
@@ -80,6 +82,7 @@ def _protocol_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--clips", type=int, help="fewer units than the protocol says")
     parser.add_argument("--batch-size", type=int, default=8, help="units at a time")
+    parser.add_argument("--device", type=device, default=local_device())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--replicates", type=int, default=200, help="draws of the bootstrap")
     parser.add_argument("--i3d", type=Path, help="I3D weights: then, and only then, FVD")
@@ -109,7 +112,8 @@ def main(arguments: list[str] | None = None) -> None:
     elif args.command == "votes":
         console.print_json(data=collect_votes(args.key, args.files))
     elif args.command == "surprise":
-        write_surprise(VideoPipeline.from_pretrained(args.model), args.video, args.out)
+        model = VideoPipeline.from_pretrained(args.model, args.device)
+        write_surprise(model, args.video, args.out)
     else:
         run(args)
 
@@ -121,7 +125,7 @@ def run(args: argparse.Namespace) -> None:
     file = given if given.is_file() or given.suffix == ".npy" else None
     model = None
     if file is None and args.model != "none":
-        model = VideoPipeline.from_pretrained(args.model)
+        model = VideoPipeline.from_pretrained(args.model, args.device)
     files = Files(
         args.i3d,
         args.i3d_sha256,

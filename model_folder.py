@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from diffusion.decoder import DiffusionDecoder
 from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
 from lm.generation import Codec
@@ -77,8 +79,15 @@ class ModelFolder:
             decoder.attach(tokenizer)
 
     @classmethod
-    def from_pretrained(cls: type[Folder], folder_or_hub_id: str | Path) -> Folder:
-        """Load a model folder, or one of that name on the Hugging Face hub."""
+    def from_pretrained(
+        cls: type[Folder], folder_or_hub_id: str | Path, device: torch.device | str = "cpu"
+    ) -> Folder:
+        """Load a model folder, or one of that name on the Hugging Face hub.
+
+        Args:
+            folder_or_hub_id: Where it lies.
+            device: Where the models are to work; clips are given and returned on the CPU.
+        """
         folder = find_model(folder_or_hub_id)
         facts = read_manifest(folder)
         if "size" not in facts:
@@ -88,7 +97,7 @@ class ModelFolder:
             return load_module(folder / name) if (folder / name).is_dir() else None
 
         pieces, encoder = folder / "prior" / "text.model", facts.get("text_encoder")
-        return cls(
+        models = cls(
             load_module(folder / "tokenizer"),
             facts["size"],
             facts["fps"],
@@ -100,6 +109,7 @@ class ModelFolder:
             T5TextEncoder(encoder["model"], encoder["window"]) if encoder is not None else None,
             read("decoder"),
         )
+        return models.to(device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the folder; it may be copied or uploaded as it is."""
@@ -119,6 +129,20 @@ class ModelFolder:
         if (encoder := self.text_encoder) is not None:
             facts |= {"text_encoder": {"model": encoder.model, "window": encoder.window}}
         write_manifest(folder, facts)
+
+    def to(self: Folder, device: torch.device | str) -> Folder:
+        """Move the models to a device and return the folder."""
+        for name in PARTS:
+            if (part := getattr(self, name)) is not None:
+                part.to(device)
+        if self.text_encoder is not None:
+            self.text_encoder.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models work."""
+        return next(self.tokenizer.parameters()).device
 
     def codec(self) -> Codec:
         """Return what turns pixels into what the prior models, and back."""

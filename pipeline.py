@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 from einops import rearrange, reduce
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
@@ -93,7 +93,7 @@ class VideoPipeline(ModelFolder):
         clips = generation.windows(generators, sampling)
         if pixels is not None and enlarges:
             clips = self._enlarged(clips, pixels, generation.parts[0])
-        return (to_uint8(clip) for clip in clips)
+        return (to_uint8(clip).cpu() for clip in clips)
 
     @torch.no_grad()
     def caption(
@@ -139,7 +139,22 @@ class VideoPipeline(ModelFolder):
         """
         pieces, decoder = self.condition(prompts, len(videos)).texts, self.require_decoder()
         clip = self._fit(videos)
-        return to_uint8(decoder.edit(clip, pieces, strength, seed, decoder_steps, guidance_scale))
+        edited = decoder.edit(clip, pieces, strength, seed, decoder_steps, guidance_scale)
+        return to_uint8(edited).cpu()
+
+    @torch.no_grad()
+    def encode(
+        self, videos: UInt8[Tensor, "B T H W 3"]
+    ) -> Int[Tensor, "B t h w"] | Float[Tensor, "B D t h w"]:
+        """Return what the prior models of videos, as they are: tokens or latents, on the device."""
+        return self.codec().encode(to_model_range(videos.to(self.device)))
+
+    @torch.no_grad()
+    def decode(
+        self, tokens: Int[Tensor, "B t h w"] | Float[Tensor, "B D t h w"]
+    ) -> UInt8[Tensor, "B T H W 3"]:
+        """Return the videos of tokens or latents, by the tokenizer's own decoder."""
+        return to_uint8(self.codec().decode(tokens.to(self.device)).clamp(-1, 1)).cpu()
 
     @torch.no_grad()
     def score(
@@ -168,7 +183,7 @@ class VideoPipeline(ModelFolder):
         self._check_window(videos)
         tokens = self.tokenizer.encode(self._fit(videos))
         scores = prior.score(tokens, self.condition(prompts, len(videos))).view_as(tokens)
-        return reduce(scores, f"b t h w -> {kept[per]}", "sum")
+        return reduce(scores, f"b t h w -> {kept[per]}", "sum").cpu()
 
     @torch.no_grad()
     def _generation(self, request: Request, pixels: Pixels | None) -> Generation:
@@ -180,6 +195,7 @@ class VideoPipeline(ModelFolder):
         parts = [
             replace(self.condition(some, request.count), classes=classes) for some in request.parts
         ]
+        there = lambda part: None if part is None else part.to(self.device)
         actions = request.actions
         return Generation(
             prior,
@@ -190,9 +206,9 @@ class VideoPipeline(ModelFolder):
             request.ends(stride, window),
             None if context is None else self._fit(context),
             self._guide(request),
-            request.hole(self.size),
-            None if actions is None else prior.inputs.bins(actions),
-            request.features,
+            there(request.hole(self.size)),
+            None if actions is None else there(prior.inputs.bins(actions)),
+            there(request.features),
             pixels,
         )
 
@@ -251,7 +267,7 @@ class VideoPipeline(ModelFolder):
             flat = rearrange(videos, "b t h w c -> (b t) h w c")
             flat = resize_and_crop(flat, size)
             videos = rearrange(flat, "(b t) h w c -> b t h w c", b=len(videos))
-        return to_model_range(videos)
+        return to_model_range(videos.to(self.device))
 
     @property
     def takes_actions(self) -> bool:

@@ -40,6 +40,7 @@ from torch import Tensor
 from data.video import VideoWriter, iterate_frames, probe, write_video
 from evaluation.contact_sheet import Row, contact_sheet
 from evaluation.pixel import FramePSNR, FrameSSIM
+from layers.processes import device, local_device
 from lm.key_frames import key_frames
 from lm.request import NEEDS, Request, parse_story
 from lm.request_files import box, bright, guide_frames, last_frames
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--decoder-steps", type=int, default=20, help="of the diffusion decoder")
     parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
     parser.add_argument("--quantize", choices=["int8"], help="weights of one byte: faster")
+    parser.add_argument("--device", type=device, default=local_device())
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
     return parser
 
@@ -98,7 +100,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def generate(args: argparse.Namespace) -> None:
     """Sample from the prior."""
-    pipe = VideoPipeline.from_pretrained(args.model)
+    pipe = VideoPipeline.from_pretrained(args.model, args.device)
     request = _request(args, pipe)
     sampling = Sampling(
         args.guidance_scale,
@@ -124,7 +126,7 @@ def edit(args: argparse.Namespace) -> None:
     """Change a video as a prompt says."""
     if args.context is None or not args.prompt:
         raise ValueError("--task edit needs --context, the video, and --prompt, what to make of it")
-    pipe = VideoPipeline.from_pretrained(args.model)
+    pipe = VideoPipeline.from_pretrained(args.model, args.device)
     stride = pipe.tokenizer.temporal_stride
     source = guide_frames(args.context, args.task, pipe.size, pipe.fps, stride)[: args.frames]
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
@@ -136,7 +138,7 @@ def edit(args: argparse.Namespace) -> None:
 
 def caption(args: argparse.Namespace) -> None:
     """Print what a video shows."""
-    pipe = VideoPipeline.from_pretrained(args.model)
+    pipe = VideoPipeline.from_pretrained(args.model, args.device)
     if args.context is None:
         raise ValueError("--task caption needs --context, the video to read")
     window = pipe.tokenizer.num_frames(pipe.require_prior().grid[0])
@@ -191,7 +193,7 @@ def _through_key_frames(
     gap = pipe.tokenizer.num_frames(pipe.require_prior().grid[0]) - 1
     keys, filling = key_frames(request, gap, pipe.size)
     pipe.stream(filling, sampling)  # refuses what cannot be filled, before the key frames are made
-    made = VideoPipeline.from_pretrained(model).stream(keys, sampling)
+    made = VideoPipeline.from_pretrained(model, pipe.device).stream(keys, sampling)
     return replace(filling, guide=torch.cat(list(made), dim=1))
 
 
@@ -259,7 +261,7 @@ def decode(args: argparse.Namespace) -> None:
 def _codec(args: argparse.Namespace) -> tuple[Path, Tokenizer | TiledTokenizer]:
     if args.context is None:
         raise ValueError(f"--task {args.task} needs --context, the file to read")
-    tokenizer = Tokenizer.from_pretrained(args.model)
+    tokenizer = Tokenizer.from_pretrained(args.model).to(args.device)
     if args.tile is None:
         return args.context, tokenizer
     return args.context, TiledTokenizer(tokenizer, args.tile, args.overlap)

@@ -16,7 +16,6 @@ from einops import reduce
 from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
-from data.video import to_model_range
 from evaluation.lengths import last_length
 
 PSEUDO_GROUPS = 13
@@ -49,14 +48,15 @@ def bits_of(
     model: Any, clips: UInt8[Tensor, "B T H W 3"], captions: list[str] | None = None
 ) -> Float64[Tensor, "B t"]:
     """Return the bits of each latent frame, given those before it; T = 1 + s (t - 1)."""
-    tokens: Int[Tensor, "B t h w"] = model.tokenizer.encode(to_model_range(clips))
+    tokens: Int[Tensor, "B t h w"] = model.encode(clips)
     condition = model.condition(captions if model.text is not None else None, len(clips))
     if kind(model.prior) == "bits":
         nats: Float[Tensor, "B N"] = model.prior.score(tokens, condition)
     else:
         groups = min(PSEUDO_GROUPS, tokens[0].numel())
         nats = model.prior.pseudo_log_likelihood(tokens, condition, groups)
-    return -reduce(nats.double(), "B (t n) -> B t", "sum", t=tokens.shape[1]) / math.log(2)
+    frames = reduce(nats.cpu().double(), "B (t n) -> B t", "sum", t=tokens.shape[1])
+    return -frames / math.log(2)
 
 
 def surprise(model: Any, frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> Iterator[Surprise]:

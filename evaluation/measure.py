@@ -9,7 +9,6 @@ from torch import Tensor
 
 from data.folder import VideoFolder
 from data.shapes import ALL_COMBINATIONS, HELD_OUT, Combination, Shapes, render
-from data.video import to_model_range, to_uint8
 from evaluation import continuation, likelihood, prompts
 from evaluation.contact_sheet import Row
 from evaluation.reconstruction import reconstruction_figures
@@ -27,6 +26,10 @@ class Model(Protocol):
     text: Any
     size: int
     fps: float
+
+    def encode(self, videos: Tensor, /) -> Tensor: ...
+
+    def decode(self, tokens: Tensor, /) -> Tensor: ...
 
     def generate(
         self,
@@ -127,10 +130,8 @@ def _prompts(model: Model, source: Shapes) -> tuple[Figures, list[Row]]:
 def _reconstruct(
     model: Model, truth: UInt8[Tensor, "B T H W 3"]
 ) -> tuple[UInt8[Tensor, "B T H W 3"], Int[Tensor, "B t h w"]]:
-    with torch.no_grad():
-        tokens = [model.tokenizer.encode(to_model_range(part)) for part in truth.split(BATCH_SIZE)]
-        clips = [to_uint8(model.tokenizer.decode(part).clamp(-1, 1)) for part in tokens]
-    return torch.cat(clips), torch.cat(tokens)
+    tokens = [model.encode(part) for part in truth.split(BATCH_SIZE)]
+    return torch.cat([model.decode(part) for part in tokens]), torch.cat(tokens).cpu()
 
 
 def _named(group: str, figures: Figures) -> Figures:

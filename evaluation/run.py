@@ -140,7 +140,7 @@ class Run:
         rows = {}
         if self.protocol.task == "reconstruct":
             tokens = system.tokens(real)
-            rows |= {} if tokens.is_floating_point() else {"tokens": tokens.flatten(1)}
+            rows |= {} if tokens.is_floating_point() else {"tokens": tokens.flatten(1).cpu()}
         elif system.condition in ("text", "none") and (kind := likelihood.kind(model.prior)):
             # Of clips without the actions or classes that it is told, they were another model's.
             frames = likelihood.scored_frames(model, real.shape[1])

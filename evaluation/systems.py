@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from data.video import resize_and_crop, to_model_range, to_uint8
+from data.video import resize_and_crop
 from evaluation import lengths, protocols
 from evaluation.reference import Unit
 
@@ -38,6 +38,10 @@ class Model(Protocol):
     def takes_actions(self) -> bool: ...
 
     def codec(self) -> Any: ...
+
+    def encode(self, videos: Tensor, /) -> Tensor: ...
+
+    def decode(self, tokens: Tensor, /) -> Tensor: ...
 
 
 class ModelSystem:
@@ -116,18 +120,15 @@ class ModelSystem:
         clips = self._fit(clips[:, seen : seen + new])
         return torch.cat([real[:, :given], clips], dim=1)
 
-    @torch.no_grad()
     def reconstruct(self, real: Clips) -> Clips:
         """Pass clips through the tokenizer."""
-        clips = to_uint8(self.model.codec().decode(self.tokens(real)).clamp(-1, 1))
-        return clips[:, : real.shape[1]]
+        return self.model.decode(self.tokens(real))[:, : real.shape[1]]
 
-    @torch.no_grad()
     def tokens(self, real: Clips) -> Int[Tensor, "B t h w"] | Float[Tensor, "B D t h w"]:
         """Encode clips, lengthened by their last frame, to tokens or latents."""
         length = lengths.next_length(real.shape[1], self.stride)
         rest = real[:, -1:].expand(-1, length - real.shape[1], -1, -1, -1)
-        return self.model.codec().encode(to_model_range(torch.cat([real, rest], dim=1)))
+        return self.model.encode(torch.cat([real, rest], dim=1))
 
     def _fit(self, clips: Clips) -> UInt8[Tensor, "B T H2 W2 3"]:
         """Bring clips to the size at which they are compared."""

@@ -1,9 +1,28 @@
-"""What several processes that train together have to agree on; nothing with one process."""
+"""Where a process works, and what several that train together agree on; nothing with one."""
+
+import os
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, distributed
 from torch.distributed.nn.functional import all_gather, all_reduce
+
+
+def local_device() -> str:
+    """Return the name of the GPU of this process, or "cpu" where there is none."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def device(name: str) -> torch.device:
+    """Return a device by its name.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device is {name!r}, but {error}; use cpu or cuda") from error
 
 
 def all_rows(x: Shaped[Tensor, "N *D"]) -> Shaped[Tensor, "M *D"]:

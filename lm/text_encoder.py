@@ -25,6 +25,13 @@ class T5TextEncoder(Configurable):
 
     def __init__(self, model: str, window: int = 64) -> None:
         self.model, self.window = model, window
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the model to a device, on which the states then are."""
+        self.device = torch.device(device)
+        if "_parts" in vars(self):
+            self._parts[1].to(self.device)
 
     @property
     def width(self) -> int:
@@ -49,9 +56,10 @@ class T5TextEncoder(Configurable):
                 f"a prompt has {longest} text pieces, but this model reads {self.window}; "
                 "shorten it"
             )
-        ids, seen = torch.tensor(pieces["input_ids"]), torch.tensor(pieces["attention_mask"])
+        ids = torch.tensor(pieces["input_ids"], device=self.device)
+        seen = torch.tensor(pieces["attention_mask"], device=self.device)
         states = encoder(input_ids=ids, attention_mask=seen).last_hidden_state
-        told = torch.tensor([bool(prompt) for prompt in prompts])
+        told = torch.tensor([bool(prompt) for prompt in prompts], device=self.device)
         return states * rearrange(seen.bool() & told[:, None], "b n -> b n 1")
 
     @cached_property
@@ -66,4 +74,4 @@ class T5TextEncoder(Configurable):
                 f"no T5 model can be read from {self.model!r}: {error}; give a folder that "
                 "save_pretrained wrote, or a hub id"
             ) from error
-        return tokenizer, encoder.eval().requires_grad_(False)
+        return tokenizer, encoder.to(self.device).eval().requires_grad_(False)

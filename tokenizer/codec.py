@@ -59,7 +59,7 @@ def encode_file(
                 yield frame
 
         for tokens in encode_video(tokenizer, counted()):
-            file.write(tokens)
+            file.write(tokens.cpu())
     return info
 
 
@@ -78,8 +78,8 @@ def decode_file(
             "decode with the model that encoded them"
         )
     left = file.num_frames
-    for clip in tokenizer.stream_decode(file):
-        yield to_uint8(clip[0, :, :left, : info.height, : info.width])
+    for clip in tokenizer.stream_decode(tokens.to(tokenizer.device) for tokens in file):
+        yield to_uint8(clip[0, :, :left, : info.height, : info.width]).cpu()
         left -= clip.shape[2]
 
 
@@ -97,16 +97,16 @@ def reconstruct_video(
     for clip in tokenizer.stream_decode(encode_video(tokenizer, kept())):
         truth = np.stack([waiting.popleft() for _ in range(min(clip.shape[2], len(waiting)))])
         num_frames, height, width = truth.shape[:3]
-        yield torch.from_numpy(truth), to_uint8(clip[0, :, :num_frames, :height, :width])
+        rebuilt = to_uint8(clip[0, :, :num_frames, :height, :width]).cpu()
+        yield torch.from_numpy(truth), rebuilt
 
 
 def _clips(
     frames: Iterable[np.ndarray], tokenizer: Tokenizer | TiledTokenizer
 ) -> Iterator[Float[Tensor, "1 3 _ H W"]]:
-    whole = tokenizer.tokenizer if isinstance(tokenizer, TiledTokenizer) else tokenizer
-    device, stride = next(whole.parameters()).device, whole.spatial_stride
+    stride = tokenizer.spatial_stride
     for group in _groups(_of_one_size(frames)):
-        clip = to_model_range(torch.from_numpy(group)[None].to(device))
+        clip = to_model_range(torch.from_numpy(group)[None].to(tokenizer.device))
         height, width = clip.shape[3:]
         yield F.pad(clip, (0, -width % stride, 0, -height % stride, 0, 0), mode="replicate")
 

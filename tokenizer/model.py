@@ -96,6 +96,11 @@ class Tokenizer(Configurable, nn.Module):
                 layout_last = module.weight.contiguous(memory_format=torch.channels_last_3d)
                 module.weight = nn.Parameter(layout_last)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it works; clips and tokens have to be there."""
+        return next(self.parameters()).device
+
     def encode(
         self, clip: Float[Tensor, "B 3 T H W"], cache: Cache | None = None
     ) -> Int[Tensor, "B t h w"]:

@@ -92,6 +92,11 @@ class TiledTokenizer:
                 f"{least * stride}, better twice that"
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return self.tokenizer.device
+
     @torch.no_grad()
     def encode(
         self, clip: Float[Tensor, "B 3 T H W"], cache: StreamCache | None = None
@@ -171,7 +176,7 @@ def encoder_reach(tokenizer: Tokenizer) -> int | None:
         clip = torch.zeros(1, 3, frames, h * stride, w * stride)
         y, x = h // 2 * stride, w // 2 * stride
         clip[..., y : y + stride, x : x + stride] = torch.nan
-        latents = tokenizer.encoder(clip.to(_device(tokenizer)))
+        latents = tokenizer.encoder(clip.to(tokenizer.device))
         return latents.isnan().any(dim=(0, 1, 2))
 
     return _reach(spread)
@@ -184,7 +189,7 @@ def decoder_reach(tokenizer: Tokenizer) -> int | None:
     def spread(h: int, w: int) -> Bool[Tensor, "h w"]:
         latents = torch.zeros(1, tokenizer.quantizer.dim, 2, h, w)
         latents[..., h // 2, w // 2] = torch.nan
-        clip = tokenizer.decoder(latents.to(_device(tokenizer)))
+        clip = tokenizer.decoder(latents.to(tokenizer.device))
         pixels = clip.isnan().any(dim=(0, 1, 2))
         return pixels.unflatten(0, (h, stride)).unflatten(2, (w, stride)).any(dim=(1, 3))
 
@@ -211,7 +216,3 @@ def _margin(reach: int | None, overlap: int | None, stride: int) -> int:
             f"give overlap, in pixels, to accept that (such as {8 * stride}), or use whole frames"
         )
     return reach
-
-
-def _device(tokenizer: Tokenizer) -> torch.device:
-    return next(tokenizer.parameters()).device

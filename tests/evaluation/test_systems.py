@@ -25,6 +25,8 @@ class Counter:
         self.tokenizer = SimpleNamespace(temporal_stride=stride)
         self.asked = []
 
+    encode = decode = staticmethod(lambda clips: clips)
+
     def codec(self):
         return self.tokenizer
 
