@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
+from diffusion.pixels import DrawnPixels
 from diffusion.sampler import generators_of
 from lm.autoregressive import AutoregressivePrior
 from lm.captioning import write_captions
@@ -45,6 +46,7 @@ class VideoPipeline(ModelFolder):
         story: list[tuple[str, int]] | None = None,
         guide: UInt8[Tensor, "B T3 H3 W3 3"] | None = None,
         features: Float[Tensor, "B t F"] | None = None,
+        control: UInt8[Tensor, "B T5 H5 W5 3"] | None = None,
         decoder: str = "cnn",
         decoder_steps: int = 20,
     ) -> UInt8[Tensor, "B T4 H4 W4 3"]:
@@ -57,7 +59,18 @@ class VideoPipeline(ModelFolder):
         and guides of another size are resized and cropped to the trained one, and it is said.
         """
         request = Request(
-            prompts, num_frames, seed, context, task, classes, actions, mask, story, guide, features
+            prompts,
+            num_frames,
+            seed,
+            context,
+            task,
+            classes,
+            actions,
+            mask,
+            story,
+            guide,
+            features,
+            control,
         )
         sampling = Sampling(
             guidance_scale, temperature, top_k, top_p, min_p, steps, quantize=quantize
@@ -78,21 +91,22 @@ class VideoPipeline(ModelFolder):
         Args:
             request: What is made.
             sampling: How its tokens are drawn.
-            decoder: Who turns tokens into pixels: "cnn", the tokenizer's own, or "diffusion". One
-                that enlarges clips sees them whole, at the end.
+            decoder: Who turns tokens into pixels: "cnn", the tokenizer's own, or "diffusion".
             decoder_steps: Calls of the diffusion decoder's network a window of its own.
 
         Raises:
             ValueError: What is asked for cannot be; before anything is sampled.
         """
         generators = generators_of(request.seeds, request.count)
-        pixels = self._pixels(decoder, decoder_steps, request.seeds)
-        enlarges = pixels is not None and self.require_decoder().enlarge != [1, 1]
+        pixels = self._pixels(decoder, decoder_steps, request)
+        enlarges = pixels is not None and pixels.enlarges
         generation = self._generation(request, None if enlarges else pixels)
         generation.check(sampling)
+        if pixels is not None:
+            pixels.check([part.texts for part in generation.parts], request.length)
         clips = generation.windows(generators, sampling)
         if pixels is not None and enlarges:
-            clips = self._enlarged(clips, pixels, generation.parts[0])
+            clips = pixels.enlarged(clips, generation.parts[0].texts)
         return (to_uint8(clip).cpu() for clip in clips)
 
     @torch.no_grad()
@@ -212,7 +226,7 @@ class VideoPipeline(ModelFolder):
             pixels,
         )
 
-    def _pixels(self, decoder: str, steps: int, seeds: list[int]) -> Pixels | None:
+    def _pixels(self, decoder: str, steps: int, request: Request) -> DrawnPixels | None:
         """Return what turns tokens into pixels; None for the tokenizer's own decoder."""
         if decoder not in ("cnn", "diffusion") or steps < 1:
             raise ValueError(
@@ -220,23 +234,13 @@ class VideoPipeline(ModelFolder):
                 "least 1 step"
             )
         if decoder == "cnn":
+            if request.control is not None:
+                raise ValueError("a control steers a diffusion decoder; set decoder to diffusion")
             return None
-        diffusion, generators = self.require_decoder(), generators_of(seeds, len(seeds))
-
-        def draw(tokens: Tensor, known: Tensor | None, condition: Condition) -> Tensor:
-            noise = [int(torch.randint(2**62, (), generator=g)) for g in generators]
-            texts = condition.texts if diffusion.text is not None else None
-            new = diffusion.decode(tokens, noise, steps, known=known, texts=texts)
-            return new if known is None else torch.cat([known, new], dim=2)
-
-        return draw
-
-    @torch.no_grad()
-    def _enlarged(
-        self, clips: Iterator[Tensor], pixels: Pixels, condition: Condition
-    ) -> Iterator[Tensor]:
-        """Yield a whole clip, encoded and decoded again by a decoder that enlarges it."""
-        yield pixels(self.tokenizer.encode(torch.cat(list(clips), dim=2)), None, condition)
+        diffusion, control = self.require_decoder(), request.control
+        size = self.size * diffusion.enlarge[1]
+        guide = None if control is None else self._fit(control, size)
+        return DrawnPixels(diffusion, steps, request.seeds, guide)
 
     def _guide(self, request: Request) -> Float[Tensor, "B 3 T H W"] | None:
         if request.guide is None:

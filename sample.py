@@ -10,6 +10,7 @@ contact sheet of all. What the model was trained for, it can also be asked for:
     python sample.py MODEL --task outpaint --guide in.mp4 --box 8 8 56 56    (what is kept)
     python sample.py MODEL --task control --guide edges_of_this.mp4 --prompt ...
     python sample.py MODEL --task upscale --guide small.mp4
+    python sample.py MODEL --decoder diffusion --control edges_of_this.mp4
     python sample.py MODEL --task class --class 3
     python sample.py MODEL --task rollout --context clip.mp4 --actions actions.npy
     python sample.py MODEL --task caption --context clip.mp4
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--context", type=Path, help="video to continue, or input of a task")
     parser.add_argument("--context-frames", type=int, default=5, help="how many of its last frames")
     parser.add_argument("--guide", type=Path, help="video to fill, follow, enlarge, pass through")
+    parser.add_argument("--control", type=Path, help="video whose edges a decoder follows")
     parser.add_argument("--mask", type=Path, help="picture or video, bright where to make anew")
     parser.add_argument(
         "--box", type=int, nargs=4, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"), help="as a mask"
@@ -114,10 +116,8 @@ def generate(args: argparse.Namespace) -> None:
     if args.key_frames is not None:
         request = _through_key_frames(request, sampling, args.key_frames, pipe)
     labels = request.prompts or [args.story or args.task] * request.count
-    faster, length = 1, request.length
-    if args.decoder == "diffusion":
-        faster = pipe.require_decoder().enlarge[0]
-        length = 1 + faster * (length - 1)
+    faster = pipe.require_decoder().enlarge[0] if args.decoder == "diffusion" else 1
+    length = 1 + faster * (request.length - 1)
     pieces = pipe.stream(request, sampling, args.decoder, args.decoder_steps)
     write_samples(pieces, labels, length, args.out, faster * pipe.fps)
 
@@ -153,22 +153,26 @@ def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
         for told in (args.prompt, args.classes)
     )
     count = len(prompts or classes or range(args.num))
-    context = guide = mask = None
+    context = guide = mask = control = None
     if args.context is not None:
         frames = 1 if args.task == "image-to-video" else args.context_frames
         context = last_frames(args.context, frames, pipe.size, pipe.fps)
+    stride = pipe.tokenizer.temporal_stride
     if args.guide is not None:
-        stride = pipe.tokenizer.temporal_stride
         guide = guide_frames(args.guide, args.task, pipe.size, pipe.fps, stride)
+    if args.control is not None:
+        faster, larger = pipe.require_decoder().enlarge
+        told = "control", larger * pipe.size, faster * pipe.fps, faster * stride
+        control = guide_frames(args.control, *told)[: 1 + faster * ((args.frames or 17) - 1)]
     if args.mask is not None:
-        mask = bright(args.mask, pipe.size, pipe.fps, pipe.tokenizer.temporal_stride)
+        mask = bright(args.mask, pipe.size, pipe.fps, stride)
     elif args.box is not None:
         mask = box(args.box, pipe.size, inside=args.task != "outpaint")
     rows = None if args.actions is None else np.load(args.actions, allow_pickle=False)
     actions = None if rows is None else torch.from_numpy(rows).float()
-    context, guide, actions = (
+    context, guide, actions, control = (
         part if part is None else part.expand(count, *part.shape)
-        for part in (context, guide, actions)
+        for part in (context, guide, actions, control)
     )
     if classes is not None:
         classes = [int(one) if one.isdecimal() else one for one in classes]
@@ -183,6 +187,7 @@ def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
         mask,
         None if args.story is None else parse_story(args.story),
         guide,
+        control=control,
     )
 
 

@@ -112,7 +112,7 @@ class WindowDecoder(nn.Module, ABC):
         solver: Solver = "ddim",
         known: Float[Tensor, "B 3 K H W"] | None = None,
         texts: Texts | None = None,
-        control: Float[Tensor, "B K T H W"] | None = None,
+        control: Float[Tensor, "B C T2 H W"] | None = None,
         joint: Joint = "given",
     ) -> Float[Tensor, "B 3 T H W"]:
         """Sample the pixels of tokens, in [-1, 1].
@@ -125,7 +125,8 @@ class WindowDecoder(nn.Module, ABC):
             solver: "ddim", "dpm" (second order) or "ancestral".
             known: The first 1 + s k frames where they are there already; the others are returned.
             texts: Pieces of a text a clip, for a decoder that reads text.
-            control: Pictures of the size of the clip, for a decoder that is steered by them.
+            control: Pictures of the size of the clip, known frames included, for a decoder that is
+                steered by them.
             joint: How a window takes over the frames it begins with.
         """
         sampling = Sampling(steps, guidance_scale, solver, joint)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lm.actions import by_latent_frame
-from lm.condition import Condition, Guide
+from lm.condition import Condition, Guide, Texts
 from lm.latent_prior import LatentPrior
 from lm.prior import Prior
 from lm.sampling import Sampling
@@ -32,8 +32,9 @@ class Codec(Protocol):
     def num_frames(self, num_latent_frames: int) -> int: ...
 
 
-Pixels = Callable[[Tensor, Tensor | None, Condition], Tensor]
-"""From the tokens of a window and its first frames, where known, to all its frames."""
+Pixels = Callable[[Tensor, Tensor | None, Texts, int], Tensor]
+"""From the tokens of a window, its first frames where known, its texts and the frame at which it
+begins to all its frames."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Generation:
             if self.pixels is None:
                 clip = self.codec.decode(tokens)
             else:
-                clip = self.pixels(tokens, known, condition)
+                clip = self.pixels(tokens, known, condition.texts, span.start)
             clip = clip.float().clamp(-1, 1)
             new = self._with_known_pixels(clip, span)[:, :, span.kept :]
             tail = new if known is None else torch.cat([known, new], dim=2)

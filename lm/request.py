@@ -47,6 +47,8 @@ class Request:
         guide: Key frames to pass through at equal distances (interpolate), or a video: to fill in
             (inpaint, outpaint), whose edges to follow (control), of half the size (upscale).
         features: A row for each latent frame.
+        control: A video whose edges a diffusion decoder trained for it follows, of the length that
+            it makes.
 
     Raises:
         ValueError: The task lacks what it needs, or is given what it has no use for.
@@ -63,6 +65,7 @@ class Request:
     story: list[tuple[str, int]] | None = None
     guide: UInt8[Tensor, "B T3 H3 W3 3"] | None = None
     features: Float[Tensor, "B t F"] | None = None
+    control: UInt8[Tensor, "B T4 H4 W4 3"] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.prompts, str):
@@ -167,6 +170,7 @@ class Request:
             "classes": self.classes,
             "actions": self.actions,
             "features": self.features,
+            "controls": self.control,
             "seeds": self.seed if isinstance(self.seed, list) else None,
         }
         return {name: len(part) for name, part in parts.items() if part is not None}

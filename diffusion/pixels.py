@@ -1,0 +1,111 @@
+"""From the tokens of a video to its pixels by a diffusion decoder, as a prior makes them."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffusion.condition import Texts
+from diffusion.control import edges
+from diffusion.decoder import DiffusionDecoder
+from diffusion.decoding import Sampling, Wishes
+from diffusion.sampler import generators_of
+
+
+class DrawnPixels:
+    """Samples the pixels of a batch of videos, window after window of its prior.
+
+    Args:
+        decoder: Knows its tokenizer.
+        steps: Calls of its network for each window of its own.
+        seeds: Of each video.
+        control: Whole videos of the size that is sampled, whose edges steer the decoder.
+
+    Raises:
+        ValueError: Control and decoder do not belong together.
+    """
+
+    def __init__(
+        self,
+        decoder: DiffusionDecoder,
+        steps: int,
+        seeds: list[int],
+        control: Float[Tensor, "B 3 T H W"] | None = None,
+    ) -> None:
+        if control is None and decoder.control is not None:
+            raise ValueError(
+                "this diffusion decoder follows edges; give control, a video that has them"
+            )
+        if control is not None and decoder.control is None:
+            raise ValueError(
+                "this diffusion decoder follows no control; leave it out, or train one with "
+                "configs/control_decoder.yaml"
+            )
+        self.decoder, self.steps, self.control = decoder, steps, control
+        self.generators = generators_of(seeds, len(seeds))
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether the decoder makes more frames or pixels than the tokenizer."""
+        return self.decoder.enlarge != [1, 1]
+
+    def check(self, parts: list[Texts], num_frames: int) -> None:
+        """Raise ValueError where texts or control do not fit the decoder.
+
+        Args:
+            parts: Pieces of the texts of each part of the video.
+            num_frames: What the prior makes.
+        """
+        if self.decoder.text is not None:
+            for texts in parts:
+                self.decoder.text(texts)
+            if self.enlarges and len(parts) > 1:
+                raise ValueError(
+                    "this decoder enlarges a whole video under one text; leave the story out"
+                )
+        wanted = 1 + self.decoder.enlarge[0] * (num_frames - 1)
+        if self.control is not None and self.control.shape[2] != wanted:
+            raise ValueError(
+                f"the control has {self.control.shape[2]} frames, but the video {wanted}; give one "
+                "for each"
+            )
+
+    def __call__(
+        self,
+        tokens: Int[Tensor, "B t h w"],
+        known: Float[Tensor, "B 3 K H W"] | None,
+        texts: Texts,
+        start: int,
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return all frames of a window, the known ones in front.
+
+        Args:
+            tokens: Of the window.
+            known: Its first frames, where they are there.
+            texts: Pieces of what it shows.
+            start: Frame of the video at which it begins.
+        """
+        control = None if self.control is None else edges(self.control[:, :, start:])
+        new = self.decoder.decode(
+            tokens, self._seeds(), self.steps, known=known, texts=self._read(texts), control=control
+        )
+        return new if known is None else torch.cat([known, new], dim=2)
+
+    def enlarged(
+        self, clips: Iterator[Float[Tensor, "B 3 _ H W"]], texts: Texts
+    ) -> Iterator[Float[Tensor, "B 3 _ H2 W2"]]:
+        """Encode a stream of frames again and return the larger video, in constant memory."""
+        assert self.decoder.tokenizer is not None
+        tokens = self.decoder.tokenizer.stream_encode(clips)
+        control = None if self.control is None else edges(self.control)
+        wishes = Wishes(self._read(texts), control)
+        yield from self.decoder.stream_decode(
+            tokens, self._seeds(), Sampling(self.steps), wishes=wishes
+        )
+
+    def _seeds(self) -> list[int]:
+        return [int(torch.randint(2**62, (), generator=g)) for g in self.generators]
+
+    def _read(self, texts: Texts) -> Texts | None:
+        return texts if self.decoder.text is not None else None
