@@ -6,20 +6,19 @@ each window goes on from the one before.
 """
 
 import argparse
-import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, UInt8
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from benchmarks.comparison import Row, compare
 from data.shapes import Rendered, Shapes, render
 from evaluation.baselines import copy_last
 from evaluation.pixel import FramePSNR
@@ -31,16 +30,6 @@ Clips = UInt8[Tensor, "B T H W 3"]
 NUM_FRAMES, CONTEXT_FRAMES, BATCH_SIZE = 17, 5, 18
 Part = TypeVar("Part", list[str], Tensor)
 STORY = ("left", "up", "right", "down")
-
-
-class Row(NamedTuple):
-    """A task, what was measured, and the same of an answer that needs no model."""
-
-    task: str
-    measure: str
-    figure: float
-    baseline: str
-    baseline_figure: float
 
 
 class Study:
@@ -282,17 +271,9 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     args = parser().parse_args(arguments)
     study = Study(VideoPipeline.from_pretrained(args.model), args.clips)
     keys = None if args.key_frames is None else VideoPipeline.from_pretrained(args.key_frames)
-    console, rows = Console(), []
-    table = Table("task", "measure", "figure", "baseline", "its figure")
-    for task in args.tasks:
-        row = long_video(study, keys, args.long_frames) if task == "long" else ROWS[task](study)
-        rows.append(row)
-        console.print(f"{row.task}: {row.figure:.3g} ({row.baseline}: {row.baseline_figure:.3g})")
-        table.add_row(*row[:2], f"{row.figure:.3g}", row.baseline, f"{row.baseline_figure:.3g}")
-    console.print(table)
-    if args.json:
-        args.json.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
-    return rows
+    rows = ROWS | {"long": partial(long_video, key_frames=keys, num_frames=args.long_frames)}
+    measures = {task: lambda task=task: [rows[task](study)] for task in args.tasks}
+    return compare(measures, args.json)
 
 
 if __name__ == "__main__":

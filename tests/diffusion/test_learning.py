@@ -17,6 +17,9 @@ class TwoCodes:
     def decoder_fingerprint(self):
         return "02" * 8
 
+    def stream_encode(self, clips):
+        raise AssertionError("nothing here encodes")
+
     def stream_decode(self, tokens):
         raise AssertionError("nothing here decodes")
 

@@ -1,0 +1,222 @@
+"""What a diffusion decoder can do else: python -m benchmarks.diffusion_uses runs/demo/model.
+
+Of a model folder with a decoder (configs/demo_decoder.yaml) it measures how windows join. The
+recipes of configs/ for editing, control and cascades, twice the pixels and twice the frames, are
+trained once, and each is measured on held-out captioned shapes beside an answer that needs less.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jaxtyping import Float
+from torch import Tensor
+
+from benchmarks.comparison import Row, compare
+from benchmarks.diffusion_measure import pixels
+from benchmarks.train_once import train_once
+from data.shapes import ALL_COMBINATIONS, Shapes
+from data.video import to_model_range
+from diffusion.condition import enlarged, reduced
+from diffusion.control import edges
+from diffusion.decoding import Joint
+from evaluation.frechet import RandomFeatures3D, feature_distance
+from evaluation.pixel import FramePSNR
+from evaluation.prompts import obedience
+from pipeline import VideoPipeline
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+BATCH, SEAM_FRAMES = 16, 41
+HALF_RATE: dict[str, Any] = {"speed": (1.0, 1.5)}
+TWICE_THE_SIZE: dict[str, Any] = {
+    "size": 128,
+    "object_diameter": (32.0, 48.0),
+    "speed": (4.0, 6.0),
+}
+CASCADES = {"larger": ([1, 2], 17, TWICE_THE_SIZE), "faster": ([2, 1], 33, HALF_RATE)}
+"""How many times the frames and the pixels of a side, the frames of a clip, and what it shows."""
+
+
+class Uses:
+    """Recipes that are trained on the tokens of a model, and clips to measure them on.
+
+    Args:
+        model: Model folder with a prior and a diffusion decoder.
+        out: Where the trainings go.
+        steps: Of each training.
+        clips: How many are measured.
+        decoder_steps: Calls of a decoder's network for a window.
+    """
+
+    def __init__(
+        self, model: Path, out: Path, steps: int, clips: int, decoder_steps: int = 20
+    ) -> None:
+        self.model, self.out, self.steps, self.clips = model, out, steps, clips
+        self.decoder_steps = decoder_steps
+
+    def trained(self, name: str, recipe: str, **decoder: Any) -> VideoPipeline:
+        """Train a recipe, unless that is done, and return its model."""
+        return VideoPipeline.from_pretrained(self.train(name, recipe, **decoder))
+
+    def train(self, name: str, recipe: str, **decoder: Any) -> Path:
+        """Train a recipe, unless that is done, and return its model folder."""
+        config = yaml.safe_load(Path(f"configs/{recipe}.yaml").read_text())
+        model = config["model"]["init_args"]
+        model |= {"tokenizer_folder": str(self.model), "max_steps": self.steps}
+        if "start_from" in model:
+            model["start_from"] = str(self.model)
+        model["decoder"] |= decoder
+        if name in CASCADES:
+            model["decoder"]["enlarge"], frames, scene = CASCADES[name]
+            for split in ("train", "val"):
+                shown = config["data"][split]["init_args"]
+                for key in TWICE_THE_SIZE:
+                    shown.pop(key, None)
+                shown |= scene
+            config["data"]["stages"][0]["num_frames"] = frames
+        config["trainer"]["limit_val_batches"] = 1
+        train_once(config, self.out / name)
+        return self.out / name / "model"
+
+    def clip(self, num_frames: int, **scene: Any) -> Float[Tensor, "B 3 T H W"]:
+        """Return held-out clips in [-1, 1]."""
+        source = Shapes(self.clips, "val", **scene)
+        frames = [source.read(i, num_frames).frames for i in range(self.clips)]
+        return to_model_range(torch.stack(frames))
+
+    @torch.no_grad()
+    def seams(self) -> list[Row]:
+        """How wrong the change is where a window joins the one before, in levels of 255."""
+        pipe = VideoPipeline.from_pretrained(self.model)
+        decoder, truth = pipe.require_decoder(), self.clip(SEAM_FRAMES)[: self.clips // 4]
+        tokens, change = pipe.tokenizer.encode(truth), truth.diff(dim=2)
+        stride = decoder.temporal_stride * (decoder.window - decoder.overlap)
+        first = decoder.temporal_stride * (decoder.window - 1)
+        seams = torch.zeros(SEAM_FRAMES - 1, dtype=torch.bool)
+        seams[first::stride] = True
+
+        def errors(joint: Joint) -> tuple[float, float]:
+            made = decoder.decode(tokens, 0, self.decoder_steps, joint=joint)
+            wrong = (made.diff(dim=2) - change).abs().mean(dim=(0, 1, 3, 4)) * 127.5
+            return wrong[seams].mean().item(), wrong[~seams].mean().item()
+
+        (given, elsewhere), (guided, _), (replaced, _) = map(
+            errors, ("given", "guided", "replaced")
+        )
+        what = "error of the change at seams"
+        return [
+            Row("windows, frames given", what, given, "elsewhere", elsewhere),
+            Row("windows, reconstruction guidance", what, guided, "replacement", replaced),
+        ]
+
+    def edits(self) -> list[Row]:
+        """Prompts obeyed after an edit, beside what is left of the clip."""
+        pipe = self.trained("edit", "edit_decoder")
+        truth = pixels(self.clip(17))
+        wanted = [ALL_COMBINATIONS[(31 * i) % len(ALL_COMBINATIONS)] for i in range(self.clips)]
+        prompts, steps = [one.caption for one in wanted], self.decoder_steps
+
+        def edited(strength: float) -> Row:
+            made = batched(
+                lambda part, rows: pipe.edit(part, prompts[rows], strength, rows.start, 1.0, steps),
+                truth,
+            )
+            obeyed, likeness = obedience(made, wanted)["all"], psnr(made, truth)
+            name = f"edit, strength {strength:g}"
+            return Row(name, "prompts obeyed", obeyed, "dB to the clip", likeness)
+
+        return [edited(strength) for strength in STRENGTHS]
+
+    @torch.no_grad()
+    def controls(self) -> list[Row]:
+        """Edges of the control that are found again."""
+        pipe = self.trained("control", "control_decoder")
+        truth = self.clip(17)
+        control, decoder = edges(truth), pipe.require_decoder()
+        tokens = pipe.tokenizer.encode(truth)
+        steered = batched(
+            lambda part, rows: decoder.decode(
+                part, rows.start, self.decoder_steps, control=control[rows]
+            ),
+            tokens,
+        )
+        plain = pipe.tokenizer.decode(tokens)
+        overlaps = overlap(edges(steered), control), overlap(edges(plain), control)
+        return [Row("control", "IoU of edges", overlaps[0], "of the CNN", overlaps[1])]
+
+    @torch.no_grad()
+    def cascade(self, name: str) -> list[Row]:
+        """Twice the pixels or the frames, beside bicubic enlargement and blended frames."""
+        factors, frames, scene = CASCADES[name]
+        decoder = self.trained(name, "cascade_decoder").require_decoder()
+        tokenizer = decoder.tokenizer
+        truth = self.clip(frames, **scene)
+        tokens = VideoPipeline.from_pretrained(self.model).tokenizer.encode(
+            reduced(truth, *factors)
+        )
+        assert tokenizer is not None
+        plain = enlarged(torch.cat(list(tokenizer.stream_decode([tokens])), dim=2), *factors)
+        made = batched(
+            lambda part, rows: decoder.decode(part, rows.start, self.decoder_steps), tokens
+        )
+        real, ours, base = (pixels(clip) for clip in (truth, made, plain))
+        features = RandomFeatures3D()
+        far = [
+            float(feature_distance(features(real).double(), features(clip).double()))
+            for clip in (ours, base)
+        ]
+        than = "bicubic" if name == "larger" else "blended frames"
+        return [
+            Row(f"cascade, {name}", "PSNR, dB", psnr(ours, real), than, psnr(base, real)),
+            Row(f"cascade, {name}", features.extractor_id, far[0], than, far[1]),
+        ]
+
+
+def batched(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
+    """Call on so many rows at a time."""
+    slices = [slice(start, start + BATCH) for start in range(0, len(rows), BATCH)]
+    return torch.cat([call(rows[part], part) for part in slices])
+
+
+def psnr(made: Tensor, truth: Tensor) -> float:
+    """Return the mean PSNR of frames in decibels."""
+    metric = FramePSNR()
+    metric.update(made, truth)
+    return metric.compute().item()
+
+
+def overlap(found: Tensor, wanted: Tensor) -> float:
+    """Return the intersection of two pictures of edges over their union."""
+    both, either = found * wanted, torch.maximum(found, wanted)
+    return (both.sum() / either.sum().clamp(min=1)).item()
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Run the command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("model", type=Path, help="model folder with a prior and a decoder")
+    parser.add_argument("--out", type=Path, default=Path("runs/diffusion-uses"))
+    parser.add_argument("--steps", type=int, default=600, help="of each training")
+    parser.add_argument("--clips", type=int, default=64, help="that are measured")
+    parser.add_argument("--decoder-steps", type=int, default=20, help="calls a window")
+    parser.add_argument("--uses", nargs="+", choices=["seams", "edit", "control", *CASCADES])
+    parser.add_argument("--json", type=Path, help="file to write the rows into")
+    args = parser.parse_args(arguments)
+    uses = Uses(args.model, args.out, args.steps, args.clips, args.decoder_steps)
+    measures: dict[str, Callable[[], list[Row]]] = {
+        "seams": uses.seams,
+        "edit": uses.edits,
+        "control": uses.controls,
+        **{name: partial(uses.cascade, name) for name in CASCADES},
+    }
+    asked = args.uses or list(measures)
+    return compare({name: measures[name] for name in asked}, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The table of what a diffusion decoder can do else, of decoders that know nothing yet."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import diffusion_uses
+from benchmarks.diffusion_uses import Uses, overlap
+from data.shapes import ALL_COMBINATIONS
+from diffusion import DiffusionDecoder, UNet3D
+from lm import AutoregressivePrior, TextTokenizer, Transformer
+from pipeline import VideoPipeline
+from tokenizer import FSQ, Tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The demo's model in small: its decoder gives what the CNN gives."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(
+        FSQ([5, 5, 5, 5]), channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1]
+    )
+    tokenizer.calibrate(torch.rand(4, 3, 5, 64, 64) * 2 - 1)
+    prior = AutoregressivePrior(Transformer(32, 1, 2), codebook_size=625, grid=[5, 8, 8])
+    text = TextTokenizer.train([one.caption for one in ALL_COMBINATIONS], 320)
+    decoder = DiffusionDecoder(UNet3D([32], [1]), 625, [4, 8])
+    folder = tmp_path_factory.mktemp("uses") / "model"
+    VideoPipeline(tokenizer, 64, 8.0, prior, text, decoder=decoder).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def uses(model, tmp_path):
+    return Uses(model, tmp_path, steps=1, clips=8, decoder_steps=1)
+
+
+def test_untrained_windows_join_as_the_cnn_does(uses):
+    given, guided = uses.seams()
+    # One pass of the CNN knows no windows: its seams are like any other frame.
+    assert given.figure == pytest.approx(given.baseline_figure, rel=0.2)
+    assert guided.figure > 0 < guided.baseline_figure
+
+
+@pytest.mark.parametrize("name", ["larger", "faster"])
+def test_an_untrained_cascade_is_its_baseline(uses, name, monkeypatch):
+    untrained = DiffusionDecoder(
+        UNet3D([32], [1]), 625, [4, 8], enlarge=diffusion_uses.CASCADES[name][0]
+    )
+
+    def trained(name, recipe):
+        pipe = VideoPipeline.from_pretrained(uses.model)
+        untrained.attach(pipe.tokenizer)
+        pipe.decoder = untrained.eval()
+        return pipe
+
+    monkeypatch.setattr(uses, "trained", trained)
+    uses.clips = 4
+    psnr, frechet = uses.cascade(name)
+    assert psnr.figure == pytest.approx(psnr.baseline_figure, abs=0.01)
+    assert frechet.figure == pytest.approx(frechet.baseline_figure, rel=0.01)
+
+
+def test_an_overlap_is_of_what_is_in_either():
+    found, wanted = torch.zeros(1, 1, 1, 4, 4), torch.zeros(1, 1, 1, 4, 4)
+    found[..., :2, :], wanted[..., 1:3, :] = 1, 1
+    assert overlap(found, wanted) == pytest.approx(4 / 12)
+    assert overlap(wanted, wanted) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+def test_the_command_trains_the_recipes_and_tells_what_they_do(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(diffusion_uses, "STRENGTHS", (1.0,))
+    arguments = [
+        str(model),
+        "--steps",
+        "1",
+        "--decoder-steps",
+        "1",
+        "--clips",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
+    told = ["--json", str(tmp_path / "rows.json"), "--uses", "edit"]
+    (row,) = diffusion_uses.main([*arguments, *told])
+    assert row.task == "edit, strength 1"
+    (written,) = json.loads((tmp_path / "rows.json").read_text())
+    assert written == row._asdict()
+    # A second call measures again what is trained already.
+    assert diffusion_uses.main([*arguments, *told]) == [row]
