@@ -4,7 +4,8 @@ So a resumed run starts at its step instead of replaying, and the order does not
 """
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -112,6 +113,22 @@ def collate(readings: list[_Reading]) -> Batch:
     )
 
 
+def batches_of(
+    dataset: Dataset,
+    batches: Sampler[list[Window]] | list[list[Window]],
+    collate_fn: Callable[[list[Any]], Any],
+    num_workers: int,
+) -> DataLoader:
+    """Return a loader of the batches that are named; it draws nothing from the global generator."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate_fn,
+        num_workers=num_workers,
+        generator=torch.Generator(),
+    )
+
+
 def divide(count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[range]:
     """Deal 0 .. `count` - 1 into batches, as many to each rank, each number once.
 
@@ -193,7 +210,8 @@ class VideoDataModule(lightning.LightningDataModule):
         assert self.trainer is not None
         first_step = int(getattr(self.trainer.lightning_module, "steps_done", 0))
         sampler = self._sampler(first_step, self.trainer.global_rank, self.trainer.world_size)
-        return self._loader(WindowDataset(self.train, self.images, replace=True), sampler)
+        dataset = WindowDataset(self.train, self.images, replace=True)
+        return batches_of(dataset, sampler, collate, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         count = min(self.val_clips, len(self.val))
@@ -203,7 +221,7 @@ class VideoDataModule(lightning.LightningDataModule):
             [Window(i, stage.num_frames, 0.0, size=stage.size) for i in numbers]
             for numbers in divide(count, self.val_batch_size, *ranks)
         ]
-        return self._loader(WindowDataset(self.val), batches)
+        return batches_of(WindowDataset(self.val), batches, collate, self.num_workers)
 
     def places(self, step: int) -> list[Place]:
         """List what the processes together read in a training step, without decoding it."""
@@ -232,15 +250,4 @@ class VideoDataModule(lightning.LightningDataModule):
             rank=rank,
             world_size=world_size,
             num_images=len(self.images) if self.images is not None else 0,
-        )
-
-    def _loader(
-        self, dataset: WindowDataset, batches: Sampler[list[Window]] | list[list[Window]]
-    ) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            generator=torch.Generator(),  # or it would draw from, and shift, the global one
         )

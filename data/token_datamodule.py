@@ -6,9 +6,9 @@ import lightning
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
-from data.datamodule import divide
+from data.datamodule import batches_of, divide
 from data.schedule import Stage, StepSampler, Window
 from data.source import Place
 from data.tokens import TokenFolder, TokenSample
@@ -79,7 +79,7 @@ class TokenDataModule(lightning.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
-        return self._loader(self.train, sampler)
+        return batches_of(self.train, sampler, collate, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:
         ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -88,15 +88,4 @@ class TokenDataModule(lightning.LightningDataModule):
             [Window(index, self.val.num_frames, 0.0) for index in numbers]
             for numbers in divide(count, self.val_batch_size, *ranks)
         ]
-        return self._loader(self.val, batches)
-
-    def _loader(
-        self, folder: TokenFolder, batches: Sampler[list[Window]] | list[list[Window]]
-    ) -> DataLoader:
-        return DataLoader(
-            folder,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            generator=torch.Generator(),  # or it would draw from, and shift, the global one
-        )
+        return batches_of(self.val, batches, collate, self.num_workers)

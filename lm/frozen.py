@@ -1,5 +1,6 @@
 """What every training of a prior has: a tokenizer that never changes, and text pieces."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,30 +33,50 @@ class FrozenTokenizerModule(TrainedModule):
         super().__init__(max_steps, recipe)
         self.tokenizer_folder, self.text_window = tokenizer_folder, text_window
         self.text: TextTokenizer | None = None
-        self.fingerprint: str | None = None
-        self.trained_with: str | None = None
+        self.fingerprints: dict[str, str] = {}
+        self.trained_with: dict[str, str] = {}
 
     def open_tokenizer(self) -> Any:
         """Return the tokenizer of the folder."""
         return load_module(Path(self.tokenizer_folder) / "tokenizer")
 
-    def require_same(self) -> None:
+    def _require_same(self) -> None:
         """Raise ValueError where the checkpoint was trained with another tokenizer than this.
 
         Both the checkpoint and the tokenizer may be opened first.
         """
-        if self.fingerprint and self.trained_with and self.fingerprint != self.trained_with:
-            raise ValueError(
-                f"the prior was trained with the tokenizer {self.trained_with}, but the one in "
-                f"{self.tokenizer_folder} is {self.fingerprint}; give the folder that belongs to it"
-            )
+        for name, own in self.fingerprints.items():
+            if (trained_with := self.trained_with.get(name, own)) != own:
+                raise ValueError(
+                    f"the prior was trained with the {name.replace('_', ' ')} {trained_with}, but "
+                    f"the one that is given is {own}; give the folder that belongs to it"
+                )
 
     def hold(self, name: str, tokenizer: Any) -> None:
-        """Keep a tokenizer outside the module tree: not saved, not averaged, not trained."""
+        """Keep a tokenizer outside the module tree: not saved, not averaged, not trained.
+
+        Raises:
+            ValueError: The checkpoint was trained with another one.
+        """
         if tokenizer is not None:
+            self.fingerprints[name] = tokenizer.fingerprint()
+            self._require_same()
             tokenizer = tokenizer.requires_grad_(False).eval()
             tokenizer = tokenizer.to(self.trainer.strategy.root_device)
         object.__setattr__(self, name, tokenizer)
+
+    def require_grid(self, made: Sequence[int], grid: Sequence[int]) -> None:
+        """Raise ValueError where clips are no part of the prior's window.
+
+        Args:
+            made: Latent frames, rows and columns of the clips.
+            grid: Of the prior.
+        """
+        if made[0] > grid[0] or list(made[1:]) != list(grid[1:]):
+            raise ValueError(
+                f"the clips are {list(made)} tokens, but the prior's grid is {list(grid)}; set the "
+                "grid to that, or the data to other frames and sizes"
+            )
 
     def learn_text(self, captions: list[str], text_size: int) -> None:
         """Learn text pieces from captions, unless a checkpoint brought them; say what is cut."""
@@ -86,11 +107,11 @@ class FrozenTokenizerModule(TrainedModule):
         super().on_save_checkpoint(checkpoint)
         model = self.text.model if self.text is not None else b""
         checkpoint["text"] = torch.frombuffer(bytearray(model or b"\0"), dtype=torch.uint8)
-        checkpoint["tokenizer_fingerprint"] = self.fingerprint
+        checkpoint["fingerprints"] = self.fingerprints
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         model = checkpoint["text"].numpy().tobytes()
         self.text = TextTokenizer(model) if len(model) > 1 else None
-        self.trained_with = checkpoint["tokenizer_fingerprint"]
-        self.require_same()
+        self.trained_with = checkpoint["fingerprints"]
+        self._require_same()

@@ -57,8 +57,6 @@ class LatentPriorModule(FrozenTokenizerModule):
                 f"the prior has channels {self.prior.channels}, but the tokenizer in "
                 f"{self.tokenizer_folder} has {tokenizer.quantizer.dim}; set it to that"
             )
-        self.fingerprint = tokenizer.fingerprint()
-        self.require_same()
         self.hold("tokenizer", tokenizer)
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, VideoDataModule):
@@ -93,4 +91,5 @@ class LatentPriorModule(FrozenTokenizerModule):
     @torch.no_grad()
     def _read(self, batch: Batch) -> tuple[Float[Tensor, "B D t h w"], Texts]:
         latents = self.tokenizer.encode_latents(batch.clip).latents.float()
+        self.require_grid(latents.shape[2:], self.prior.grid)
         return latents, self.texts(batch.captions)

@@ -80,20 +80,18 @@ class PriorModule(FrozenTokenizerModule):
         """Open the tokenizers, compare them with the prior, learn text pieces and classes."""
         tokenizer = self.open_tokenizer()
         tokenizer = FrameTokenizer(tokenizer) if self.single_frames else tokenizer
-        codes, own = self.prior.vocabulary.codebook_size, tokenizer.fingerprint()
+        codes = self.prior.vocabulary.codebook_size
         if tokenizer.codebook_size != codes:
             raise ValueError(
                 f"the prior has codebook_size {codes}, but the tokenizer in "
                 f"{self.tokenizer_folder} has {tokenizer.codebook_size}; set it to that"
             )
-        self.fingerprint = own
-        self.require_same()
         self._check_text_encoder()
         self.hold("tokenizer", tokenizer)
         self.hold("guide_tokenizer", self._open_guide_tokenizer())
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, TokenDataModule):
-            data.train.require(own)
+            data.train.require(self.fingerprints["tokenizer"])
             if pixels := [task for task in self.tasks if task in PIXEL_TASKS]:
                 raise ValueError(
                     f"the tasks {pixels} are made of pixels, but the data are tokens; "
@@ -147,14 +145,15 @@ class PriorModule(FrozenTokenizerModule):
         # All processes have one task, and each its own masks and drops.
         seed = self.step * self.trainer.world_size + self.global_rank
         generator = torch.Generator().manual_seed(seed)
-        loss = self._loss(batch, task, generator, self.text_dropout)
+        loss = self._loss(batch, self._tokens(batch), task, generator, self.text_dropout)
         return Objective(loss, {f"loss_{task}": loss.detach()} if len(self.tasks) > 1 else {})
 
     def validation_step(self, batch: Batch | TokenBatch, batch_idx: int) -> None:
         with self.ema.applied(self.prior), autocast(self.device):
+            tokens = self._tokens(batch)
             for number, task in enumerate(self.tasks):
                 generator = torch.Generator().manual_seed(batch_idx)
-                bits = self._loss(batch, task, generator, 0.0) / math.log(2)
+                bits = self._loss(batch, tokens, task, generator, 0.0) / math.log(2)
                 measure = "bits_per_piece" if task == "caption" else self.prior.measure
                 name = f"val/{task}_{measure}" if number else f"val/{measure}"
                 count = len(batch.captions)
@@ -173,12 +172,12 @@ class PriorModule(FrozenTokenizerModule):
     def _loss(
         self,
         batch: Batch | TokenBatch,
+        tokens: Int[Tensor, "B t h w"],
         task: TrainingTask,
         generator: torch.Generator,
         dropout: float,
     ) -> Float[Tensor, ""]:
-        """Return the loss of one task on a batch, in nats."""
-        tokens = self._tokens(batch)
+        """Return the loss of one task on a batch and its tokens, in nats."""
         if task == "caption":
             assert isinstance(self.prior, AutoregressivePrior)
             return caption_loss(self.prior, tokens, self.texts(batch.captions))
@@ -188,7 +187,10 @@ class PriorModule(FrozenTokenizerModule):
 
     @torch.no_grad()
     def _tokens(self, batch: Batch | TokenBatch) -> Int[Tensor, "B t h w"]:
-        return batch.tokens if isinstance(batch, TokenBatch) else self.tokenizer.encode(batch.clip)
+        cached = isinstance(batch, TokenBatch)
+        tokens = batch.tokens if cached else self.tokenizer.encode(batch.clip)
+        self.require_grid(tokens.shape[1:], self.prior.grid)
+        return tokens
 
     def _told(self, captions: list[str]) -> Condition:
         """Return captions as the prior reads them."""

@@ -1,5 +1,6 @@
 """Training of a mixture of tasks: which step has which, on what data, and resumed."""
 
+import copy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -58,6 +59,38 @@ def test_processes_hide_other_tokens_in_the_same_task(tiny_tokenizer, clip):
         one._trainer = SimpleNamespace(world_size=world_size, global_rank=rank)
         losses[world_size, rank] = one.objective(Batch(clip, [""])).loss.item()
     assert losses[1, 0] == losses[2, 0] != losses[2, 1]
+
+
+@pytest.mark.parametrize("grid", [[4, 4, 4], [5, 8, 8]])
+def test_clips_that_are_no_part_of_the_window_are_refused(tiny_tokenizer, clip, grid):
+    one = PriorModule(AutoregressivePrior(Transformer(32, 1, 2), 200, grid), "nowhere", 10)
+    one._trainer = SimpleNamespace(world_size=1, global_rank=0)
+    object.__setattr__(one, "tokenizer", tiny_tokenizer)
+    with pytest.raises(ValueError, match=r"clips are \[5, 4, 4\] tokens, but the prior's grid"):
+        one.objective(Batch(clip, [""]))
+
+
+def test_each_tokenizer_must_be_the_one_of_the_checkpoint(tiny_tokenizer):
+    other = copy.deepcopy(tiny_tokenizer)
+    other.encoder.project.bias.data.add_(1)
+
+    def opened(guide=None):
+        one = new_module(MIXTURE)
+        one._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device="cpu"))
+        one.hold("tokenizer", tiny_tokenizer)
+        one.hold("guide_tokenizer", guide)
+        return one
+
+    checkpoint = {}
+    opened(other).on_save_checkpoint(checkpoint)
+    opened(other).on_load_checkpoint(checkpoint)
+    first = opened()  # which opens the checkpoint before its second tokenizer
+    first.on_load_checkpoint(checkpoint)
+    words = r"with the guide tokenizer .* the folder that belongs"
+    with pytest.raises(ValueError, match=words):
+        first.hold("guide_tokenizer", tiny_tokenizer)
+    with pytest.raises(ValueError, match=words):
+        opened(tiny_tokenizer).on_load_checkpoint(checkpoint)
 
 
 def test_a_prior_of_one_task_with_a_guide_shows_that_task(tiny_tokenizer, clip, monkeypatch):
