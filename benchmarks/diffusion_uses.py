@@ -195,8 +195,8 @@ def overlap(found: Tensor, wanted: Tensor) -> float:
     return (both.sum() / either.sum().clamp(min=1)).item()
 
 
-def main(arguments: list[str] | None = None) -> list[Row]:
-    """Run the command line."""
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("model", type=Path, help="model folder with a prior and a decoder")
@@ -206,7 +206,12 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--decoder-steps", type=int, default=20, help="calls a window")
     parser.add_argument("--uses", nargs="+", choices=["seams", "edit", "control", *CASCADES])
     parser.add_argument("--json", type=Path, help="file to write the rows into")
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> list[Row]:
+    """Run the command line."""
+    args = parser().parse_args(arguments)
     uses = Uses(args.model, args.out, args.steps, args.clips, args.decoder_steps)
     measures: dict[str, Callable[[], list[Row]]] = {
         "seams": uses.seams,
