@@ -108,21 +108,28 @@ class Encoder:
 
 
 def encode(encoder: Encoder, out: Path, part: int = 0, num_parts: int = 1) -> Manifest:
-    """Write this part's shards that are not written yet."""
+    """Write this part's shards that are not written yet; parts 0 to `num_parts` - 1 are all."""
+    if not 0 <= part < num_parts:
+        raise ValueError(f"the part is {part}/{num_parts}; count them from 0/{num_parts}")
     scratch = out / f".partial-{part}-of-{num_parts}"
     scratch.mkdir(parents=True, exist_ok=True)
+    settings = encoder.settings()
     with locked(scratch):
-        begin(out, encoder.settings(), scratch)
+        with locked(out, wait=True):
+            begin(out, settings, scratch)
+            done = Manifest(out).records
         own = sorted(encoder.shards)[part::num_parts]
-        missing = [shard for shard in own if shard not in Manifest(out).records]
+        missing = [shard for shard in own if shard not in done]
         for shard in track(missing, "shards", console=Console(stderr=True)):
             skipped: dict[str, str] = {}
             record = write_shard(out, shard, encoder.samples(shard, skipped), scratch, skipped)
-            Manifest(out).add(record)
+            with locked(out, wait=True):
+                Manifest(out).add(record)
         shutil.rmtree(scratch)
-    manifest = Manifest(out)
-    if len(manifest.records) == len(encoder.shards):
-        manifest.sort()
+    with locked(out, wait=True):
+        manifest = Manifest(out)
+        if len(manifest.records) == len(encoder.shards):
+            manifest.sort()
     return manifest
 
 
@@ -137,7 +144,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", type=device, default=local_device())
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    parser.add_argument("--part", default=f"{rank}/{world}", help="k/n; torchrun sets it")
+    parser.add_argument("--part", default=f"{rank}/{world}", help="k/n, k from 0; torchrun sets it")
     return parser
 
 

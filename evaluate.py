@@ -44,6 +44,7 @@ SAMPLING = {
     "min_p": float,
     "guidance_scale": float,
     "steps": int,
+    "choice_temperature": float,
     "decoder": str,
     "decoder_steps": int,
 }

@@ -49,6 +49,7 @@ class VideoPipeline(ModelFolder):
         control: UInt8[Tensor, "B T5 H5 W5 3"] | None = None,
         decoder: str = "cnn",
         decoder_steps: int = 20,
+        choice_temperature: float = 4.5,
     ) -> UInt8[Tensor, "B T4 H4 W4 3"]:
         """Sample videos.
 
@@ -73,7 +74,7 @@ class VideoPipeline(ModelFolder):
             control,
         )
         sampling = Sampling(
-            guidance_scale, temperature, top_k, top_p, min_p, steps, quantize=quantize
+            guidance_scale, temperature, top_k, top_p, min_p, steps, choice_temperature, quantize
         )
         return torch.cat(list(self.stream(request, sampling, decoder, decoder_steps)), dim=1)
 
@@ -282,10 +283,12 @@ class VideoPipeline(ModelFolder):
         """Return prompts as the prior reads them; for None, so many without text."""
         if prompts is None:
             return Condition([[] for _ in range(count)])
+        if len(prompts) != count:
+            raise ValueError(f"there are {len(prompts)} prompts for {count} videos; give one each")
         for prompt in prompts:
             if not prompt.strip():
                 raise ValueError("a prompt is empty; use prompts=None for unconditional samples")
         if self.text_encoder is not None:
             return Condition([[] for _ in prompts], states=self.text_encoder.encode(prompts))
         text = self.require_text()
-        return Condition([text.encode(prompt) for prompt in prompts])
+        return Condition([text.encode_prompt(prompt) for prompt in prompts])

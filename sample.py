@@ -13,7 +13,6 @@ contact sheet of all. What the model was trained for, it can also be asked for:
     python sample.py MODEL --decoder diffusion --control edges_of_this.mp4
     python sample.py MODEL --task class --class 3
     python sample.py MODEL --task rollout --context clip.mp4 --actions actions.npy
-    python sample.py MODEL --task caption --context clip.mp4
     python sample.py MODEL --key-frames KEY_FRAME_MODEL --prompt ... --frames 1009
 
 The tokenizer alone is a codec, for videos of any size and length, which stream through:
@@ -26,21 +25,18 @@ The tokenizer alone is a codec, for videos of any size and length, which stream 
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import UInt8
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
-from data.video import VideoWriter, iterate_frames, probe, write_video
-from evaluation.contact_sheet import Row, contact_sheet
+from data.video import VideoWriter, iterate_frames, probe
 from evaluation.pixel import FramePSNR, FrameSSIM
+from evaluation.samples import write_samples
 from layers.processes import device, local_device
 from lm.key_frames import key_frames
 from lm.request import NEEDS, Request, parse_story
@@ -50,9 +46,6 @@ from pipeline import VideoPipeline
 from tokenizer import TiledTokenizer, Tokenizer
 from tokenizer.codec import decode_file, encode_file, reconstruct_video
 from tokenizer.token_file import TokenReader
-
-SHORT = 128
-"""Frames up to which a video also becomes a gif and a row of the contact sheet."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
     parser.add_argument("--min-p", type=float, help="keep this share of the likeliest")
     parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
+    parser.add_argument("--choice-temperature", type=float, default=4.5, help="of a masked prior")
     parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
     parser.add_argument("--decoder-steps", type=int, default=20, help="of the diffusion decoder")
     parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
@@ -104,6 +98,8 @@ def generate(args: argparse.Namespace) -> None:
     """Sample from the prior."""
     pipe = VideoPipeline.from_pretrained(args.model, args.device)
     request = _request(args, pipe)
+    if args.control is not None:
+        request = _with_control(request, args.control, pipe)
     sampling = Sampling(
         args.guidance_scale,
         1.0 if args.temperature is None else args.temperature,
@@ -111,7 +107,8 @@ def generate(args: argparse.Namespace) -> None:
         args.top_p,
         args.min_p,
         args.steps,
-        quantize=args.quantize,
+        args.choice_temperature,
+        args.quantize,
     )
     if args.key_frames is not None:
         request = _through_key_frames(request, sampling, args.key_frames, pipe)
@@ -153,26 +150,22 @@ def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
         for told in (args.prompt, args.classes)
     )
     count = len(prompts or classes or range(args.num))
-    context = guide = mask = control = None
+    context = guide = mask = None
     if args.context is not None:
         frames = 1 if args.task == "image-to-video" else args.context_frames
         context = last_frames(args.context, frames, pipe.size, pipe.fps)
     stride = pipe.tokenizer.temporal_stride
     if args.guide is not None:
         guide = guide_frames(args.guide, args.task, pipe.size, pipe.fps, stride)
-    if args.control is not None:
-        faster, larger = pipe.require_decoder().enlarge
-        told = "control", larger * pipe.size, faster * pipe.fps, faster * stride
-        control = guide_frames(args.control, *told)[: 1 + faster * ((args.frames or 17) - 1)]
     if args.mask is not None:
         mask = bright(args.mask, pipe.size, pipe.fps, stride)
     elif args.box is not None:
         mask = box(args.box, pipe.size, inside=args.task != "outpaint")
     rows = None if args.actions is None else np.load(args.actions, allow_pickle=False)
     actions = None if rows is None else torch.from_numpy(rows).float()
-    context, guide, actions, control = (
+    context, guide, actions = (
         part if part is None else part.expand(count, *part.shape)
-        for part in (context, guide, actions, control)
+        for part in (context, guide, actions)
     )
     if classes is not None:
         classes = [int(one) if one.isdecimal() else one for one in classes]
@@ -187,8 +180,16 @@ def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
         mask,
         None if args.story is None else parse_story(args.story),
         guide,
-        control=control,
     )
+
+
+def _with_control(request: Request, path: Path, pipe: VideoPipeline) -> Request:
+    """Add what a decoder is to follow, of the length that it makes."""
+    faster, larger = pipe.require_decoder().enlarge
+    stride = faster * pipe.tokenizer.temporal_stride
+    clip = guide_frames(path, "control", larger * pipe.size, faster * pipe.fps, stride)
+    clip = clip[: 1 + faster * (request.length - 1)]
+    return replace(request, control=clip.expand(request.count, *clip.shape))
 
 
 def _through_key_frames(
@@ -200,32 +201,6 @@ def _through_key_frames(
     pipe.stream(filling, sampling)  # refuses what cannot be filled, before the key frames are made
     made = VideoPipeline.from_pretrained(model, pipe.device).stream(keys, sampling)
     return replace(filling, guide=torch.cat(list(made), dim=1))
-
-
-def write_samples(
-    chunks: Iterator[UInt8[Tensor, "B _ H W 3"]],
-    labels: list[str],
-    num_frames: int,
-    out: Path,
-    fps: float,
-) -> None:
-    """Write each video as mp4 while it is made; of short ones also gifs and a contact sheet."""
-    kept = []
-    with ExitStack() as stack:
-        paths = [out / f"{i:03d}.mp4" for i in range(len(labels))]
-        writers = [stack.enter_context(VideoWriter(path, fps)) for path in paths]
-        for chunk in chunks:
-            for writer, clip in zip(writers, chunk, strict=True):
-                writer.write(clip)
-            if num_frames <= SHORT:
-                kept.append(chunk)
-    if kept:
-        videos = torch.cat(kept, dim=1)
-        for path, video in zip(paths, videos, strict=True):
-            write_video(path.with_suffix(".gif"), video, fps)
-        rows = [Row(label, {"": video}) for label, video in zip(labels, videos, strict=True)]
-        contact_sheet(rows, out / "samples.png")
-    print(f"{len(labels)} videos written to {out}")
 
 
 def reconstruct(args: argparse.Namespace) -> None:
@@ -277,7 +252,7 @@ def _frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def _watched(frames: Iterator, total: int, path: Path) -> Iterator:
-    """Show a progress bar while the frames go by."""
+    """Show a progress bar."""
     return iter(track(frames, path.name, total, console=Console(stderr=True)))
 
 

@@ -1,4 +1,4 @@
-"""Train, validate or test a model: python train.py fit --config configs/demo_tokenizer.yaml.
+"""Train or validate a model: python train.py fit --config configs/demo_tokenizer.yaml.
 
 The only place that knows Lightning's Trainer. The schema of a YAML is the constructor signatures of
 the classes it names; every argument can be overridden on the command line.
@@ -41,6 +41,12 @@ WITH_PRIOR = ["tokenizer", "prior", "guide_tokenizer"]
 class CLI(LightningCLI):
     """LightningCLI for the modules and data of this project; ends with a model folder."""
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Offer what the modules can do."""
+        known = LightningCLI.subcommands()
+        return {name: known[name] for name in ("fit", "validate")}
+
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Take videos, the default, or cached tokens as data."""
         parser.add_lightning_class_args(self.trainer_class, "trainer")
@@ -80,14 +86,23 @@ class CLI(LightningCLI):
         ):
             made = ["tokenizer"] if isinstance(self.model, TokenizerModule) else WITH_PRIOR
             require_room(Path(self.config.fit.export), made)
-        if self.config.fit.ckpt_path == "last":
-            path = self._get(self.config_init, "checkpoints").path
-            if not path.is_file():
-                raise SystemExit(
-                    f"train.py: --ckpt_path is last, but {path} does not exist; "
-                    "leave --ckpt_path out to start from the beginning"
-                )
-            self.config_init["fit"]["ckpt_path"] = str(path)
+        self._find_last()
+
+    def before_validate(self) -> None:
+        """Find the last checkpoint, where Lightning would look at an untrained model."""
+        self._find_last()
+
+    def _find_last(self) -> None:
+        command = self.subcommand
+        if command is None or self.config[command].ckpt_path != "last":
+            return
+        path = self._get(self.config_init, "checkpoints").path
+        if not path.is_file():
+            raise SystemExit(
+                f"train.py: --ckpt_path is last, but {path} does not exist; "
+                "leave --ckpt_path out to start from the beginning"
+            )
+        self.config_init[command]["ckpt_path"] = str(path)
 
     def after_fit(self) -> None:
         """Save the averaged weights as a model folder."""
@@ -142,7 +157,11 @@ def main(arguments: list[str] | None = None, *, run: bool = True) -> CLI:
             subclass_mode_model=True,
             save_config_kwargs={"overwrite": True},
             # The module counts steps and stops; the data know their share of a distributed batch.
-            trainer_defaults={"max_epochs": -1, "use_distributed_sampler": False},
+            trainer_defaults={
+                "max_epochs": -1,
+                "use_distributed_sampler": False,
+                "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
+            },
             seed_everything_default=0,
             args=arguments,
         )

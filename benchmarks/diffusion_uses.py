@@ -58,18 +58,13 @@ class Uses:
         self.model, self.out, self.steps, self.clips = model, out, steps, clips
         self.decoder_steps = decoder_steps
 
-    def trained(self, name: str, recipe: str, **decoder: Any) -> VideoPipeline:
+    def trained(self, name: str, recipe: str) -> VideoPipeline:
         """Train a recipe, unless that is done, and return its model."""
-        return VideoPipeline.from_pretrained(self.train(name, recipe, **decoder))
-
-    def train(self, name: str, recipe: str, **decoder: Any) -> Path:
-        """Train a recipe, unless that is done, and return its model folder."""
         config = yaml.safe_load(Path(f"configs/{recipe}.yaml").read_text())
         model = config["model"]["init_args"]
         model |= {"tokenizer_folder": str(self.model), "max_steps": self.steps}
         if "start_from" in model:
             model["start_from"] = str(self.model)
-        model["decoder"] |= decoder
         if name in CASCADES:
             model["decoder"]["enlarge"], frames, scene = CASCADES[name]
             for split in ("train", "val"):
@@ -80,7 +75,7 @@ class Uses:
             config["data"]["stages"][0]["num_frames"] = frames
         config["trainer"]["limit_val_batches"] = 1
         train_once(config, self.out / name)
-        return self.out / name / "model"
+        return VideoPipeline.from_pretrained(self.out / name / "model")
 
     def clip(self, num_frames: int, **scene: Any) -> Float[Tensor, "B 3 T H W"]:
         """Return held-out clips in [-1, 1]."""

@@ -41,34 +41,30 @@ class Batch(NamedTuple):
 
 
 class _Reading(NamedTuple):
-    sample: Sample | None
+    sample: Sample
     skipped: list[str]
 
 
 class WindowDataset(Dataset[_Reading]):
     """Read windows of a source, single frames of `images` where the window says so.
 
-    A clip that cannot be read is named; in training (`replace`) the next of the collection takes
-    its place, so that a batch still depends on the step alone; else its place stays empty.
+    A clip that cannot be read is named, and the next of the collection takes its place, so that a
+    batch still depends on the step alone.
     """
 
-    def __init__(
-        self, source: ClipSource, images: ClipSource | None = None, *, replace: bool = False
-    ) -> None:
-        self.source, self.images, self.replace = source, images, replace
+    def __init__(self, source: ClipSource, images: ClipSource | None = None) -> None:
+        self.source, self.images = source, images
 
     def __getitem__(self, window: Window) -> _Reading:
         skipped = []
-        for tried in range(_TRIES if self.replace else 1):
+        for tried in range(_TRIES):
             try:
                 return _Reading(self._read(window, tried), skipped)
             except VideoError as error:
                 skipped.append(str(error))
-        if self.replace:
-            raise VideoError(
-                f"{_TRIES} clips in a row cannot be read; look at the data. The last: {skipped[-1]}"
-            )
-        return _Reading(None, skipped)
+        raise VideoError(
+            f"{_TRIES} clips in a row cannot be read; look at the data. The last: {skipped[-1]}"
+        )
 
     def _read(self, window: Window, tried: int) -> Sample:
         source = self.images if window.image and self.images is not None else self.source
@@ -87,17 +83,14 @@ class WindowDataset(Dataset[_Reading]):
 
 def first_frame(source: ClipSource, size: int | None = None) -> UInt8[Tensor, "1 H W 3"]:
     """Return a frame of the first clip that can be read."""
-    reading = WindowDataset(source, replace=True)[Window(0, 1, 0.0, size=size)]
-    assert reading.sample is not None
+    reading = WindowDataset(source)[Window(0, 1, 0.0, size=size)]
     return reading.sample.frames
 
 
 def collate(readings: list[_Reading]) -> Batch:
-    """Stack the clips that could be read; the rest stays lists."""
+    """Stack clips; the rest stays lists."""
     skipped = tuple(reason for reading in readings for reason in reading.skipped)
-    samples = [reading.sample for reading in readings if reading.sample is not None]
-    if not samples:
-        raise VideoError(f"no clip of a batch can be read: {'; '.join(skipped)}")
+    samples = [reading.sample for reading in readings]
     actions = [sample.actions for sample in samples if sample.actions is not None]
     if actions and len(actions) < len(samples):
         raise ValueError(
@@ -210,7 +203,7 @@ class VideoDataModule(lightning.LightningDataModule):
         assert self.trainer is not None
         first_step = int(getattr(self.trainer.lightning_module, "steps_done", 0))
         sampler = self._sampler(first_step, self.trainer.global_rank, self.trainer.world_size)
-        dataset = WindowDataset(self.train, self.images, replace=True)
+        dataset = WindowDataset(self.train, self.images)
         return batches_of(dataset, sampler, collate, self.num_workers)
 
     def val_dataloader(self) -> DataLoader:

@@ -36,11 +36,19 @@ def begin(out: Path, settings: Mapping[str, Any], scratch: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder itself, so that no file is left; the system lets go when the process ends."""
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold a folder itself, so that no file is left; the system lets go when the process ends.
+
+    Args:
+        folder: What one process at a time may hold.
+        wait: For the one that holds it; for those that hold it for a moment only.
+
+    Raises:
+        ValueError: Another process holds it, and this one does not wait.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         os.close(handle)
         raise ValueError(f"another process is writing {folder}; wait for it to end") from error

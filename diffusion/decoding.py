@@ -219,6 +219,10 @@ class WindowDecoder(nn.Module, ABC):
             window = window._replace(base=enlarged(window.base, *self.enlarge))
             shape = tuple(window.base.shape)
             generators = generators or generators_of(seed, shape[0])
+            if wishes.texts is not None and len(wishes.texts) != shape[0]:
+                raise ValueError(
+                    f"there are {len(wishes.texts)} texts for {shape[0]} clips; give one each"
+                )
             if shared is None:
                 shared = draw_noise((*shape[:2], 1, *shape[3:]), generators)
             noise = correlated(draw_noise(shape, generators), shared, self.noise_correlation)

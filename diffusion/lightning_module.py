@@ -169,8 +169,9 @@ class DiffusionDecoderModule(TrainedModule):
         first = int(torch.randint(tokens.shape[1] - size + 1, (), generator=generator))
         frames = slice(stride * first, stride * (first + size - 1) + 1)
         texts = None
-        if self.text is not None:
-            texts = [self.text.encode(caption) for caption in batch.captions]
+        if self.text is not None and decoder.text is not None:  # the prior's training cuts alike
+            window = decoder.text.text_window
+            texts = [self.text.encode(caption)[:window] for caption in batch.captions]
         return Windowed(
             batch.clip[:, :, frames],
             tokens[:, first : first + size],

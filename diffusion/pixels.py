@@ -86,7 +86,10 @@ class DrawnPixels:
             texts: Pieces of what it shows.
             start: Frame of the video at which it begins.
         """
-        control = None if self.control is None else edges(self.control[:, :, start:])
+        control = None
+        if self.control is not None:
+            frames = 1 + self.decoder.temporal_stride * (tokens.shape[1] - 1)
+            control = edges(self.control[:, :, start : start + frames])
         new = self.decoder.decode(
             tokens, self._seeds(), self.steps, known=known, texts=self._read(texts), control=control
         )

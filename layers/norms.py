@@ -25,7 +25,8 @@ class ChannelLayerNorm(nn.LayerNorm):
         # channels_last_3d memory makes both permutes free.
         last = x.permute(0, 2, 3, 4, 1)
         weight = self.weight.to(last.dtype)
-        normed = F.layer_norm(last, self.normalized_shape, weight, None, self.eps)
+        with torch.autocast(x.device.type, enabled=False):  # which on CUDA returns float32
+            normed = F.layer_norm(last, self.normalized_shape, weight, None, self.eps)
         return normed.permute(0, 4, 1, 2, 3)
 
 
@@ -42,7 +43,8 @@ class RMSNorm(nn.RMSNorm):
         weight = self.weight.to(x.dtype)
         if x.device.type == "cpu" and torch.is_grad_enabled():
             return _CPURMSNorm.apply(x, weight, self.eps)
-        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
 
 class _CPURMSNorm(torch.autograd.Function):

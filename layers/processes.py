@@ -1,6 +1,7 @@
 """Where a process works, and what several that train together agree on; nothing with one."""
 
 import os
+from argparse import ArgumentTypeError
 
 import torch
 from jaxtyping import Float, Shaped
@@ -17,12 +18,12 @@ def device(name: str) -> torch.device:
     """Return a device by its name.
 
     Raises:
-        ValueError: There is no such device here.
+        ArgumentTypeError: There is no such device here; a command line then shows why.
     """
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device is {name!r}, but {error}; use cpu or cuda") from error
+        raise ArgumentTypeError(f"{error}; use cpu, or cuda where there is a GPU") from error
 
 
 def all_rows(x: Shaped[Tensor, "N *D"]) -> Shaped[Tensor, "M *D"]:

@@ -9,9 +9,6 @@ import torch
 
 from lm.request import Request
 
-_BETWEEN = 2**32
-"""From the seeds of key frames to those of what lies between, so that no draw serves twice."""
-
 
 def key_frames(request: Request, gap: int, size: int) -> tuple[Request, Request]:
     """Return the request of the key frames and that of the filling, which has blank ones.
@@ -37,6 +34,11 @@ def key_frames(request: Request, gap: int, size: int) -> tuple[Request, Request]
         task="interpolate",
         guide=torch.zeros(request.count, gaps + 1, size, size, 3, dtype=torch.uint8),
         context=None,
-        seed=[seed + _BETWEEN for seed in request.seeds],
+        seed=[_another(seed) for seed in request.seeds],
     )
     return keys, filling
+
+
+def _another(seed: int) -> int:
+    """Return a seed that goes with another, so that no draw serves twice; torch keeps 32 bits."""
+    return int(torch.randint(2**31, (), generator=torch.Generator().manual_seed(seed)))

@@ -102,6 +102,8 @@ class PriorModule(FrozenTokenizerModule):
 
     def _check_text_encoder(self) -> None:
         encoder, inputs = self.text_encoder, self.prior.inputs
+        if encoder is not None:
+            encoder.to(self.trainer.strategy.root_device)
         own = (0, 0) if encoder is None else (encoder.width, encoder.window)
         if own != (inputs.state_size, inputs.state_window):
             raise ValueError(

@@ -2,8 +2,11 @@
 
 import io
 import warnings
+from collections import Counter
 
 import sentencepiece
+
+_BYTES_AND_MARKS = 258  # 256 bytes, the unknown piece and the mark of a word's beginning
 
 
 class TextTokenizer:
@@ -23,13 +26,22 @@ class TextTokenizer:
 
         Args:
             captions: At least one.
-            vocabulary_size: Largest number of pieces; 256 of them are bytes.
+            vocabulary_size: Largest number of pieces; 256 of them are bytes. Where captions have
+                more characters than find room beside them, the rarest are read as bytes.
         """
         if not any(captions):
             raise ValueError("no captions to learn text pieces from; train the prior without text")
+        characters = Counter("".join(captions).replace(" ", ""))
+        room = vocabulary_size - _BYTES_AND_MARKS
+        if room < 1:
+            raise ValueError(
+                f"text_size is {vocabulary_size}, of which {_BYTES_AND_MARKS} are bytes and marks; "
+                "set it above that"
+            )
+        rare = {ord(sign): None for sign, _ in characters.most_common()[room:]}
         model = io.BytesIO()
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(captions),
+            sentence_iterator=(caption.translate(rare) for caption in captions),
             model_writer=model,
             vocab_size=vocabulary_size,
             model_type="bpe",
@@ -47,12 +59,16 @@ class TextTokenizer:
         return self.pieces.get_piece_size()
 
     def encode(self, text: str) -> list[int]:
-        """Return the pieces of a text; warns of what training never saw."""
-        pieces = self.pieces.encode(text)
+        """Return the pieces of a text."""
+        return self.pieces.encode(text)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Return the pieces of a text; warns of characters that training hardly saw."""
+        pieces = self.encode(text)
         if any(self.pieces.is_byte(piece) or self.pieces.is_unknown(piece) for piece in pieces):
             warnings.warn(
-                f"prompt {text!r} has characters that no training caption has; they are read as "
-                "bytes, which the model has not learnt",
+                f"prompt {text!r} has characters that next to no training caption has; they are "
+                "read as bytes, which the model has hardly learnt",
                 stacklevel=2,
             )
         return pieces

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 
 import pytest
 import torch
@@ -40,5 +41,5 @@ def test_tensors_of_two_devices_are_found():
 
 def test_a_device_that_is_not_here_is_refused():
     assert device(local_device()).type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(ValueError, match="use cpu or cuda"):
+    with pytest.raises(ArgumentTypeError, match="use cpu, or cuda"):
         device("cudda")

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,6 +91,19 @@ def test_parts_make_together_what_one_process_makes(made):
                 TokenFolder(str(folder / "parts"))
         encode.main([*command(folder, "parts"), f"--part={part}/3"])
     assert content(folder / "parts") == content(folder / "whole")
+
+
+def test_parts_may_run_at_the_same_time_and_again(made, monkeypatch):
+    folder, _ = made
+    encode.main(command(folder, "whole"))
+    monkeypatch.setattr(encode, "track", lambda shards, *rest, **options: shards)
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as pool:
+            parts = [[*command(folder, "parts"), f"--part={part}/4"] for part in range(4)]
+            list(pool.map(encode.main, parts))
+        assert content(folder / "parts") == content(folder / "whole")
+    with pytest.raises(ValueError, match="count them from 0/4"):
+        encode.main([*command(folder, "parts"), "--part=4/4"])
 
 
 def test_other_clips_or_another_tokenizer_need_another_folder(made, pipe):

@@ -43,15 +43,19 @@ def test_continuous_latents_train_export_and_sample(fit, small, tmp_path):
 
 
 def test_a_prior_goes_on_with_its_own_tokenizer_alone(fit, small, tmp_path):
-    fit("demo_tokenizer", *small, *STEPS, f"--export={tmp_path / 'own'}")
+    options = [*STEPS, f"--trainer.default_root_dir={tmp_path}"]
+    fit("demo_tokenizer", *small, *options, f"--export={tmp_path / 'own'}")
     other = VideoPipeline.from_pretrained(tmp_path / "own")
     other.tokenizer.encoder.project.weight.data.add_(1)
     other.save_pretrained(tmp_path / "other")
-    options = [*STEPS, f"--trainer.default_root_dir={tmp_path}", "--export=null"]
-    options += ["--model.init_args.prior.transformer.width=32", "--trainer.limit_val_batches=0"]
+    options += [
+        "--export=null",
+        "--model.init_args.prior.transformer.width=32",
+        "--trainer.limit_val_batches=0",
+    ]
     fit("demo_prior", *options, f"--model.init_args.tokenizer_folder={tmp_path / 'own'}")
     options += ["--model.init_args.max_steps=3", "--ckpt_path=last"]
-    with pytest.raises(ValueError, match=f"but the one in {tmp_path}/other is"):
+    with pytest.raises(ValueError, match="but the one that is given is"):
         fit("demo_prior", *options, f"--model.init_args.tokenizer_folder={tmp_path / 'other'}")
     fit("demo_prior", *options, f"--model.init_args.tokenizer_folder={tmp_path / 'own'}")
 
@@ -104,6 +108,35 @@ def test_stages_longer_than_the_clips_are_refused_before_the_first_step(fit, tmp
     stages += "{num_frames: 33, batch_size: 1, share: 0.5}]"
     with pytest.raises(ValueError, match="asks for 33 frames, but the shortest clip has"):
         fit("videos_tokenizer", *options, stages, "--export=null")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--data.stages=[{num_frames: 16, batch_size: 1, share: 1.0}]", "num_frames is 16"),
+        ("--data.stages=[{num_frames: 1, batch_size: 1, share: 1.0, size: 60}]", "60"),
+        ("--trainer.precision=bf16-true", "leave precision out"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_the_first_step(
+    fit, small, tmp_path, option, words
+):
+    root = f"--trainer.default_root_dir={tmp_path}"
+    with pytest.raises(ValueError, match=words):
+        fit("demo_tokenizer", *small, *STEPS, root, "--export=null", option)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_last_checkpoint_is_what_is_validated(fit, small, tmp_path):
+    root = [*small, *STEPS, f"--trainer.default_root_dir={tmp_path}"]
+    command = ["validate", "--config=configs/demo_tokenizer.yaml", *QUIET, *root]
+    with pytest.raises(SystemExit, match="does not exist"):
+        train.main([*command, "--ckpt_path=last"])
+    fit("demo_tokenizer", *root, "--export=null")
+    done = [
+        int(train.main([*command, *extra]).model.steps_done) for extra in ([], ["--ckpt_path=last"])
+    ]
+    assert done == [0, 2]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import torch
 from einops import rearrange
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from data.datamodule import Batch
+from data.datamodule import Batch, VideoDataModule
 from data.video import to_uint8
 from evaluation.codebook import CodebookUsage
 from evaluation.pixel import FramePSNR
@@ -68,7 +69,8 @@ class TokenizerModule(TrainedModule):
         self.tokenizer = tokenizer
         self.square_weight, self.perceptual = square_weight, perceptual
         self.quantizer_anneal_steps = quantizer_anneal_steps
-        self.start_from, self.trained = start_from, trained
+        self.start_from = start_from
+        self.trained: Literal["all", "decoder", "temporal"] = trained
         freeze(tokenizer, trained)
         self.track_average()
         self.val_psnr = FramePSNR()
@@ -89,10 +91,18 @@ class TokenizerModule(TrainedModule):
             self.tokenizer.quantizer.eval()
         return self
 
+    def setup(self, stage: str) -> None:
+        """Raise ValueError where the tokenizer does not take the clips of the data."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, VideoDataModule):
+            for part in data.stages:
+                self.tokenizer.num_latent_frames(part.num_frames)
+            self.tokenizer.check_clip(torch.zeros(1, 3, 1, data.size, data.size))
+
     def on_fit_start(self) -> None:
         """Give a new run the weights it starts from; open those of the perceptual loss."""
         if self.start_from is not None and self.step == 0:
-            start(self.tokenizer, Path(self.start_from))
+            start(self.tokenizer, Path(self.start_from), self.trained)
             self.ema.load_state_dict(EMA(self.tokenizer).state_dict())
         lpips = self.perceptual.load()
         if lpips is None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Literal
 
 from layers.configurable import build
-from layers.storage import load_module, read_manifest
 from tokenizer.inflation import inflate, spatial_parameters
 from tokenizer.model import Tokenizer
 
@@ -19,14 +18,16 @@ def freeze(tokenizer: Tokenizer, trained: Literal["all", "decoder", "temporal"])
             tokenizer.get_parameter(name).requires_grad_(False)
 
 
-def start(tokenizer: Tokenizer, folder: Path) -> None:
+def start(
+    tokenizer: Tokenizer, folder: Path, trained: Literal["all", "decoder", "temporal"] = "all"
+) -> None:
     """Load the weights of a model folder; inflate them where they are an image tokenizer's.
 
     Raises:
-        ValueError: The folder is damaged or holds another kind of tokenizer.
+        ValueError: The folder is damaged or holds another kind of tokenizer; or only the decoder is
+            trained, and the tokens would not be those of the folder.
     """
-    read_manifest(folder)
-    source: Tokenizer = load_module(folder / "tokenizer")
+    source = Tokenizer.from_pretrained(folder)
     if not source.calibrated:
         raise ValueError(f"the tokenizer in {folder} was never trained; give one that was")
     if source.temporal_stride == 1 < tokenizer.temporal_stride:
@@ -37,5 +38,10 @@ def start(tokenizer: Tokenizer, folder: Path) -> None:
     except RuntimeError as error:
         raise ValueError(
             f"the tokenizer in {folder} does not fit this one: {error}; use its arguments, which "
-            f"{folder}/tokenizer/config.json holds"
+            "its config.json holds"
         ) from error
+    if trained == "decoder" and tokenizer.fingerprint() != source.fingerprint():
+        raise ValueError(
+            f"the tokenizer in {folder} makes other tokens than this one with the same weights; "
+            "give this one its quantizer, patch, wavelet and temporal_window"
+        )

@@ -1,5 +1,6 @@
 """Checkpoints that a training can be resumed from."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,17 @@ class Checkpoints(Checkpoint):
         assert isinstance(pl_module, TrainedModule)
         step = int(pl_module.steps_done)
         if step % self.every_n_steps == 0 or step == pl_module.max_steps:
-            trainer.save_checkpoint(self.path, weights_only=False)
+            self._save(trainer)
             self.saved_step = step
+
+    def _save(self, trainer: Trainer) -> None:
+        """Write beside the old checkpoint, to the disk, and only then over it."""
+        partial = self.path.with_suffix(".partial")
+        trainer.save_checkpoint(partial, weights_only=False)
+        if trainer.is_global_zero:
+            with partial.open("rb") as stream:
+                os.fsync(stream.fileno())
+            partial.replace(self.path)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -105,6 +105,9 @@ class TrainedModule(lightning.LightningModule, ABC):
     def track_average(self) -> None:
         """Start the averaged weights; called at the end of a subclass's constructor."""
         self.ema = EMA(self.network, self.recipe.ema_decay)
+        # Every process averages alike; DDP would send all buffers before each step.
+        averages = [f"ema.{name}" for name, _ in self.ema.named_buffers()]
+        self._ddp_params_and_buffers_to_ignore = averages
 
     def configure_optimizers(self) -> list[Optimizer]:
         matrices, rest = split_parameters(self.network)
@@ -121,6 +124,12 @@ class TrainedModule(lightning.LightningModule, ABC):
         return [network, adversary_optimizer(self.adversary, rate)]
 
     def on_train_start(self) -> None:
+        """Refuse a precision beside the module's own; stop at once where all steps are done."""
+        if self.trainer.precision != "32-true":
+            raise ValueError(
+                f"trainer.precision is {self.trainer.precision}, but the module takes bfloat16 by "
+                "itself where it is fast; leave precision out"
+            )
         self._stop_at_the_end()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

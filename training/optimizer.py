@@ -96,7 +96,9 @@ class MuonAdamW(Optimizer):
         by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for p in parameters:
             assert p.grad is not None
-            buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+            if "momentum" not in self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+            buffer = self.state[p]["momentum"]
             buffer.lerp_(p.grad, 1 - group["momentum"])
             update = matrices(p.grad.lerp(buffer, group["momentum"]))
             by_shape[update.shape].append((p, update))

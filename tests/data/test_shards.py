@@ -164,7 +164,7 @@ def test_an_altered_shard_is_an_error_when_opened_with_verify_and_when_read(copi
     with pytest.raises(ShardError, match=r"shard-000\.tar was altered.*clip-0002"):
         source.read(2, 5)
     with pytest.raises(ShardError, match="altered"):  # no corrupt sample to be passed over
-        collate([WindowDataset(source, replace=True)[_window(2)]])
+        collate([WindowDataset(source)[_window(2)]])
 
 
 def _window(index):
@@ -265,7 +265,7 @@ def test_an_undecodable_clip_is_skipped_and_named(tmp_path):
     samples[1][1]["mp4"] = b"not a video"
     path = write(tmp_path / "out", [samples], tmp_path / "s")
     source = ShardFolder(path, min_frames=5)
-    reading = WindowDataset(source, replace=True)[_window(1)]
+    reading = WindowDataset(source)[_window(1)]
     assert reading.sample is not None
     assert reading.sample.place.key == "clip-0002"
     assert "broken" in reading.skipped[0]

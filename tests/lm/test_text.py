@@ -16,9 +16,20 @@ def test_captions_come_back_whole():
 
 def test_words_never_seen_become_bytes_and_warn():
     text = TextTokenizer.train(CAPTIONS, 320)
-    with pytest.warns(UserWarning, match="no training caption has"):
-        pieces = text.encode("a red zebra \u00e9")
+    with pytest.warns(UserWarning, match="next to no training caption"):
+        pieces = text.encode_prompt("a red zebra \u00e9")
     assert text.decode(pieces) == "a red zebra \u00e9"
+
+
+@pytest.mark.parametrize("size", [280, 320])
+def test_captions_of_many_characters_are_read_the_rarest_as_bytes(size):
+    signs = "".join(map(chr, range(0x4E00, 0x4E00 + 100)))
+    captions = ["a cat on a mat"] * 50 + [f"the sign {signs[k:]} here" for k in range(90)]
+    text = TextTokenizer.train(captions, size)
+    assert text.vocabulary_size <= size
+    assert all(text.decode(text.encode(caption)) == caption for caption in captions)
+    with pytest.raises(ValueError, match="are bytes and marks"):
+        TextTokenizer.train(captions, 258)
 
 
 def test_training_twice_gives_the_same_model():

@@ -11,6 +11,7 @@ from data.datamodule import Batch
 from pipeline import VideoPipeline
 from tokenizer import VQ, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
 from tokenizer.inflation import image_counterpart, spatial_parameters
+from tokenizer.stages import start
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
 
@@ -87,6 +88,22 @@ def test_a_second_stage_moves_the_decoder_and_no_token(tmp_path):
     assert torch.equal(second.eval().encode(clip), first.eval().encode(clip))
     assert not torch.equal(second.decoder.conv_in.weight, first.decoder.conv_in.weight)
     assert not [name for name in module.ema.names if not name.startswith("decoder")]
+
+
+def test_a_second_stage_of_other_tokens_is_refused(tmp_path):
+    saved(tokenizer(), tmp_path / "first")
+    other = tokenizer(wavelet=False)
+    start(other, tmp_path / "first")
+    with pytest.raises(ValueError, match="makes other tokens"):
+        start(other, tmp_path / "first", "decoder")
+
+
+def test_a_stage_starts_from_a_tokenizer_alone(tmp_path):
+    first = saved(tokenizer(), tmp_path / "first")
+    first.save_pretrained(tmp_path / "alone")
+    other = tokenizer()
+    start(other, tmp_path / "alone", "decoder")
+    assert other.fingerprint() == first.fingerprint()
 
 
 def test_the_encoder_stays_in_eval_mode_when_all_else_trains(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from training.checkpoints import Checkpoints
 from training.ema import EMA
 from training.module import Objective, Recipe, TrainedModule
 from training.optimizer import learning_rate_scale
@@ -190,3 +191,32 @@ def test_the_averages_lie_in_the_state_and_are_no_copies_of_the_start(tmp_path):
     for name, value in EMA(module.generator).named_buffers():
         assert not torch.equal(kept[f"ema.{name}"], value)
         assert not torch.equal(kept[f"ema.{name}"], module.snapshots[0][f"ema.{name}"])
+
+
+def test_an_end_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path):
+    kept, module = Checkpoints(str(tmp_path), every_n_steps=1), Duel()
+    kept.path.parent.mkdir()
+
+    def ended(path, weights_only):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    def save(write):
+        trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+        trainer.save_checkpoint = write
+        kept.on_train_batch_end(trainer, module, None, None, 0)
+
+    module.steps_done += 1
+    save(lambda path, weights_only: path.write_bytes(b"whole"))
+    module.steps_done += 1
+    with pytest.raises(KeyboardInterrupt):
+        save(ended)
+    assert (kept.path.read_bytes(), kept.saved_step) == (b"whole", 1)
+
+
+def test_distributed_training_does_not_send_the_averages():
+    module = Duel()
+    sent = {name for name, _ in module.named_buffers()}
+    sent -= set(module._ddp_params_and_buffers_to_ignore)
+    assert sent == {name for name, _ in module.named_buffers() if not name.startswith("ema.")}
+    assert "steps_done" in sent
