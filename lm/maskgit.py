@@ -20,6 +20,8 @@ from lm.sampling import Sampling
 from lm.sequence import of_codes
 from lm.transformer import Transformer
 
+_GROUPS = 8  # of channels that are mixed with each other around a token
+
 
 class MaskGITPrior(Prior):
     """Models masked tokens of a clip, given text and the tokens that are not masked.
@@ -34,13 +36,17 @@ class MaskGITPrior(Prior):
             learnt about them (`CodeTable`).
         tied: Read and predict codes by the same vectors.
         places: "grid" gives video tokens their (t, h, w) as positions, "line" one number.
-        schedule: How many tokens are masked, in training and in sampling.
+        schedule: How many tokens stay masked from step to step of sampling. Training masks each
+            share equally often.
         label_smoothing: Share of each target that is spread over all codes.
         corruption: Up to this share of the tokens that are not masked is replaced by random ones in
             training, since sampling will not always have been right.
         context_share: Share of the training clips whose first latent frames, from one to all but
             one, are given whole, as a continuation has them.
         inputs: What it can be told beside text: tasks, classes, actions, features.
+        surroundings: Add to each token what stands around it, before the first layer: a masked one
+            has nothing of its own (conditional positions, Chu et al. 2021, arXiv 2102.10882). The
+            published models do without.
     """
 
     measure = "bits_per_masked_token"
@@ -60,6 +66,7 @@ class MaskGITPrior(Prior):
         corruption: float = 0.0,
         context_share: float = 0.25,
         inputs: Inputs | None = None,
+        surroundings: bool = True,
     ) -> None:
         super().__init__(
             transformer,
@@ -85,7 +92,13 @@ class MaskGITPrior(Prior):
         self.schedule: Schedule = schedule
         self.label_smoothing = label_smoothing
         self.corruption, self.context_share = corruption, context_share
-        self.mask = nn.Parameter(0.5 * torch.randn(1, transformer.width))
+        width = transformer.width
+        self.mask = nn.Parameter(0.5 * torch.randn(1, width))
+        self.surroundings: nn.Conv3d | None = None
+        if surroundings:
+            self.surroundings = nn.Conv3d(width, width, 3, padding=1, groups=_GROUPS)
+            for parameter in self.surroundings.parameters():
+                nn.init.zeros_(parameter)
 
     def logits(
         self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B N"], condition: Condition
@@ -100,14 +113,21 @@ class MaskGITPrior(Prior):
         drop: Bool[Tensor, "B"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean cross-entropy of masked tokens in nats, with what masking the generator draws."""
+        """Mean over clips of the mean cross-entropy of masked tokens, in nats.
+
+        Shares are drawn evenly and each clip counts alike, so that without contexts, corruption and
+        smoothing it bounds the nats of a token from above (MDLM, arXiv 2406.07524). With the shares
+        of a cosine and each token counting alike, clips of next to no known token are half of it.
+        """
         flat = tokens.flatten(1)
-        masked = draw_masks(tokens.shape, self.schedule, self.context_share, generator)
+        masked = draw_masks(tokens.shape, self.context_share, generator)
         masked = masked.to(flat.device)
         read = corrupt(flat, self.vocabulary.codebook_size, self.corruption, generator)
         states = self._states(read.view_as(tokens), masked, condition.dropped(drop))
         table, smoothing = self.output_table(), self.label_smoothing
-        return cross_entropy(states[masked], table, flat[masked], smoothing).mean()
+        nats = torch.zeros(masked.shape, device=flat.device)
+        nats[masked] = cross_entropy(states[masked], table, flat[masked], smoothing)
+        return (nats.sum(1) / masked.sum(1)).mean()
 
     @torch.no_grad()
     def pseudo_log_likelihood(
@@ -213,9 +233,13 @@ class MaskGITPrior(Prior):
         """Return the states of the video's positions; masked tokens are not read."""
         table = torch.cat([self.codes(), self.mask])
         codes = F.embedding(tokens.flatten(1).masked_fill(masked, len(table) - 1), table)
-        codes = rearrange(codes, "b (t n) d -> b t n d", t=tokens.shape[1])
+        t, h = tokens.shape[1:3]
+        codes = rearrange(codes, "b (t h w) d -> b d t h w", t=t, h=h)
+        if self.surroundings is not None:
+            codes = codes + self.surroundings(codes)
+        codes = rearrange(codes, "b d t h w -> b t (h w) d")
         lead, body = self.lead(condition), self.body(codes, condition)
-        places = self.positions(condition, tokens.shape[1])
-        mask = self.seen(None, places, self.on_grid(condition, tokens.shape[1]))
+        places = self.positions(condition, t)
+        mask = self.seen(None, places, self.on_grid(condition, t))
         states = self.transformer(torch.cat([lead, body], dim=1), self.rotary(places), mask)
         return of_codes(states[:, lead.shape[1] :], *codes.shape[1:3])

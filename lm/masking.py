@@ -32,25 +32,26 @@ def masked_share(
 
 def draw_masks(
     shape: torch.Size,
-    schedule: Schedule,
     context_share: float,
     generator: torch.Generator | None,
 ) -> Bool[Tensor, "B N"]:
-    """Draw which tokens training masks: a share by the schedule of those that are not given.
+    """Draw which tokens training masks, of those that are not given.
+
+    The shares of a batch lie evenly in (0, 1], one in each part of a length of 1 / B.
 
     Args:
         shape: Of the tokens, B t h w.
-        schedule: How large the share is.
         context_share: Share of the clips whose first latent frames, from one to all but one, are
             given whole.
         generator: Source of randomness.
     """
     batch_size, num_frames, num_tokens = shape[0], shape[1], math.prod(shape[1:])
-    chance, ratio = torch.rand(2, batch_size, dtype=torch.double, generator=generator)
+    chance, share = torch.rand(2, batch_size, dtype=torch.double, generator=generator)
+    share = (share + torch.randperm(batch_size, generator=generator)) / batch_size
     frames = torch.randint(1, max(2, num_frames), (batch_size,), generator=generator)
     frames = frames * (chance < context_share) * (num_frames > 1)
     given = frames * (num_tokens // num_frames)
-    count = (num_tokens - given) * masked_share(schedule, ratio, num_tokens - given)
+    count = ((num_tokens - given) * share).ceil()
     order = torch.rand(batch_size, num_tokens, generator=generator)
     is_given = torch.arange(num_tokens) < given[:, None]
     return lowest(order.masked_fill(is_given, torch.inf), count.long().clamp(min=1))

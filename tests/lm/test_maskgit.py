@@ -172,14 +172,15 @@ def test_the_null_condition_is_what_dropping_a_text_trains(prior):
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_loss_is_the_smoothed_cross_entropy_of_masked_tokens():
+def test_loss_is_the_mean_of_clips_of_the_smoothed_cross_entropy_of_masked_tokens():
     prior = new_prior(label_smoothing=0.1)
     generator = torch.Generator().manual_seed(4)
-    masked = draw_masks(TOKENS.shape, "cosine", 0.25, generator)
+    masked = draw_masks(TOKENS.shape, 0.25, generator)
     flat = TOKENS.flatten(1)
     log_chances = prior.logits(TOKENS, masked, TEXTS).log_softmax(-1)
     target = 0.9 * F.one_hot(flat, 17) + 0.1 / 17
-    expected = -(target * log_chances).sum(-1)[masked].mean()
+    nats = -(target * log_chances).sum(-1)
+    expected = torch.stack([row[hit].mean() for row, hit in zip(nats, masked, strict=True)]).mean()
     loss = prior.loss(TOKENS, TEXTS, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(loss, expected)
 
@@ -252,3 +253,15 @@ def test_a_clip_without_unknown_tokens_is_refused(prior):
     nothing = torch.zeros_like(TOKENS, dtype=torch.bool)
     with pytest.raises(ValueError, match="no unknown token"):
         prior.fill(TOKENS, nothing, TEXTS, generators(1, 2))
+
+
+def test_a_token_is_told_what_stands_around_it():
+    prior = new_prior(surroundings=True)
+    torch.nn.init.normal_(prior.surroundings.weight, std=0.1)
+    plain = new_prior(surroundings=False)
+    plain.load_state_dict(prior.state_dict(), strict=False)
+    masked = torch.ones(2, 24, dtype=torch.bool)
+    assert not torch.allclose(*(one.logits(TOKENS, masked, TEXTS) for one in (prior, plain)))
+    for parameter in prior.surroundings.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert torch.equal(*(one.logits(TOKENS, masked, TEXTS) for one in (prior, plain)))
