@@ -9,9 +9,7 @@ import argparse
 import json
 import os
 import platform
-import subprocess
-import sys
-import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from benchmarks.diffusion_measure import (
     store,
     with_noise,
 )
+from benchmarks.train_once import train_once
 from demo import probe
 from layers.storage import load_module
 from tokenizer import Tokenizer
@@ -87,22 +86,18 @@ def _recipe(name: str, root: Path) -> Config:
 
 
 def train(config: Config, root: Path, seconds: float) -> float:
-    """Train for so many seconds by the public command, unless that is done; return the seconds."""
-    done, path = root / "done.json", root / "config.yaml"
-    if not done.is_file():
+    """Train for so many seconds by the public command, unless that is done; return the seconds.
+
+    How many steps fit is decided once.
+    """
+    path = root / "steps.json"
+    if not path.is_file():
         root.mkdir(parents=True, exist_ok=True)
-        if not path.is_file():  # so many steps as fit, decided once
-            path.write_text(yaml.safe_dump(config))
-            steps = max(24, int(seconds / probe([f"--config={path}"])))
-            config["model"]["init_args"]["max_steps"] = steps
-            path.write_text(yaml.safe_dump(config))
-        command = [sys.executable, "train.py", "fit", f"--config={path}"]
-        if (root / "checkpoints" / "last.ckpt").is_file():
-            command.append("--ckpt_path=last")
-        started = time.monotonic()
-        subprocess.run(command, check=True)
-        done.write_text(json.dumps(time.monotonic() - started))
-    return json.loads(done.read_text())
+        tried = root / "tried.yaml"
+        tried.write_text(yaml.safe_dump(config))
+        path.write_text(json.dumps(max(24, int(seconds / probe([f"--config={tried}"])))))
+    config["model"]["init_args"]["max_steps"] = json.loads(path.read_text())
+    return train_once(config, root)
 
 
 def arms(out: Path) -> dict[str, Arm]:
@@ -140,7 +135,8 @@ def measure(out: Path, num_clips: int) -> list[dict[str, Any]]:
     """Decode held-out clips every way and return the rows of the table."""
     tokenizer = Tokenizer.from_pretrained(out / "tokenizer" / "model")
     truth = read_truth(tokenizer, num_clips)
-    folder = out / f"measured-{num_clips}"
+    models = [(out / name / "model" / "manifest.json").read_bytes() for name in SHARES]
+    folder = out / f"measured-{num_clips}-{sha256(b''.join(models)).hexdigest()[:8]}"
     real = real_rows(truth, folder / "truth.safetensors")
     ways = arms(out)
     rival = read_arm(truth, ways[CNN], folder / f"{CNN}.safetensors")

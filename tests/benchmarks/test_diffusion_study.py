@@ -89,3 +89,16 @@ def test_every_configuration_builds_on_the_meta_device(tmp_path):
         stride = network.spatial_stride
         assert stride == 16
         assert isinstance(network, Tokenizer) or list(network.strides) == [4, 16]
+
+
+def test_the_steps_that_fit_are_decided_once(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(diffusion_study, "probe", lambda arguments: 2.0)
+    monkeypatch.setattr(
+        diffusion_study, "train_once", lambda config, root: trained.append(config) or 5.0
+    )
+    root = tmp_path / "tokenizer"
+    assert diffusion_study.train(diffusion_study.tokenizer_config(root), root, 100.0) == 5.0
+    monkeypatch.setattr(diffusion_study, "probe", None)  # a second call goes on as it was begun
+    diffusion_study.train(diffusion_study.tokenizer_config(root), root, 600.0)
+    assert [one["model"]["init_args"]["max_steps"] for one in trained] == [50, 50]
