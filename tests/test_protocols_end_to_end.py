@@ -208,7 +208,8 @@ class Driven:
     takes_actions = True
 
     def __init__(self, model):
-        self.__dict__.update(vars(model), condition=model.condition, codec=model.codec)
+        names = ("condition", "codec", "encode", "decode")
+        self.__dict__.update(vars(model), **{name: getattr(model, name) for name in names})
 
     def generate(self, num_frames, seed, context, actions):
         assert actions.shape[:2] == (len(context), num_frames)
@@ -233,9 +234,8 @@ def test_roll_outs_give_each_frame_its_own_action(pipe, tmp_path, monkeypatch, c
     changed = replace(PROTOCOLS["rollouts"], context_frames=context)
     monkeypatch.setitem(PROTOCOLS, "rollouts", changed)
     load = evaluate.VideoPipeline.from_pretrained
-    monkeypatch.setattr(
-        evaluate.VideoPipeline, "from_pretrained", lambda folder: Driven(load(folder))
-    )
+    driven = lambda folder, device: Driven(load(folder, device))
+    monkeypatch.setattr(evaluate.VideoPipeline, "from_pretrained", driven)
     _, found = evaluated(tmp_path, "rollouts", pipe, [str(tmp_path / "data")], monkeypatch)
     assert found["options"]["videos"] == "shards"
     assert found["options"]["told"] == {"model": "actions"}

@@ -69,6 +69,7 @@ def test_everywhere_is_no_pattern(kind):
 def test_a_token_reaches_its_cell_and_no_other(pattern, reached):
     """One layer of a masked prior, where the mask of a token is taken off and put on."""
     prior = new_prior(MaskGITPrior, depth=1, patterns=[pattern], window=[2, 2, 2])
+    prior.surroundings = None  # by which tokens reach each other, too
     masked = torch.ones(2, 48, dtype=torch.bool)
     hidden = prior.logits(TOKENS, masked, TEXTS)
     masked[:, 1 * 16 + 2 * 4 + 1] = False
