@@ -212,6 +212,7 @@ class VideoPipeline(ModelFolder):
         ]
         there = lambda part: None if part is None else part.to(self.device)
         actions = request.actions
+        bins = None if actions is None else prior.inputs.bins(actions)
         return Generation(
             prior,
             codec,
@@ -222,7 +223,7 @@ class VideoPipeline(ModelFolder):
             None if context is None else self._fit(context),
             self._guide(request),
             there(request.hole(self.size)),
-            None if actions is None else there(prior.inputs.bins(actions)),
+            there(bins),
             there(request.features),
             pixels,
         )

@@ -13,6 +13,7 @@ contact sheet of all. What the model was trained for, it can also be asked for:
     python sample.py MODEL --decoder diffusion --control edges_of_this.mp4
     python sample.py MODEL --task class --class 3
     python sample.py MODEL --task rollout --context clip.mp4 --actions actions.npy
+    python sample.py MODEL --task caption --context clip.mp4
     python sample.py MODEL --key-frames KEY_FRAME_MODEL --prompt ... --frames 1009
 
 The tokenizer alone is a codec, for videos of any size and length, which stream through:
@@ -252,7 +253,7 @@ def _frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def _watched(frames: Iterator, total: int, path: Path) -> Iterator:
-    """Show a progress bar."""
+    """Show a progress bar while the frames go by."""
     return iter(track(frames, path.name, total, console=Console(stderr=True)))
 
 

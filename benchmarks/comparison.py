@@ -1,12 +1,19 @@
 """Rows of figures, each beside that of an answer that needs less, shown as they are measured."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from einops import repeat
+from jaxtyping import Bool, UInt8
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+
+from evaluation.pixel import FramePSNR
+
+Clips = UInt8[Tensor, "B T H W 3"]
 
 
 class Row(NamedTuple):
@@ -19,11 +26,11 @@ class Row(NamedTuple):
     baseline_figure: float
 
 
-def compare(measures: Mapping[str, Callable[[], list[Row]]], path: Path | None) -> list[Row]:
+def compare(measures: Iterable[Callable[[], list[Row]]], path: Path | None) -> list[Row]:
     """Measure one after another, print the table and perhaps write it as JSON."""
     console, rows = Console(), []
     table = Table("task", "measure", "figure", "baseline", "its figure")
-    for measure in measures.values():
+    for measure in measures:
         for row in measure():
             rows.append(row)
             console.print(
@@ -35,3 +42,11 @@ def compare(measures: Mapping[str, Callable[[], list[Row]]], path: Path | None) 
     if path is not None:
         path.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")
     return rows
+
+
+def psnr(made: Clips, truth: Clips, mask: Bool[Tensor, "H W"] | None = None) -> float:
+    """Return the mean PSNR of frames, or of the pixels of a mask, in decibels."""
+    metric = FramePSNR()
+    places = None if mask is None else repeat(mask, "h w -> b t h w", b=len(made), t=made.shape[1])
+    metric.update(made, truth, places)
+    return metric.compute().item()

@@ -16,7 +16,7 @@ import yaml
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.comparison import Row, compare
+from benchmarks.comparison import Row, compare, psnr
 from benchmarks.diffusion_measure import pixels
 from benchmarks.train_once import train_once
 from data.shapes import ALL_COMBINATIONS, Shapes
@@ -25,7 +25,6 @@ from diffusion.condition import enlarged, reduced
 from diffusion.control import edges
 from diffusion.decoding import Joint
 from evaluation.frechet import RandomFeatures3D, feature_distance
-from evaluation.pixel import FramePSNR
 from evaluation.prompts import obedience
 from pipeline import VideoPipeline
 
@@ -147,14 +146,10 @@ class Uses:
     def cascade(self, name: str) -> list[Row]:
         """Twice the pixels or the frames, beside bicubic enlargement and blended frames."""
         factors, frames, scene = CASCADES[name]
-        decoder = self.trained(name, "cascade_decoder").require_decoder()
-        tokenizer = decoder.tokenizer
-        truth = self.clip(frames, **scene)
-        tokens = VideoPipeline.from_pretrained(self.model).tokenizer.encode(
-            reduced(truth, *factors)
-        )
-        assert tokenizer is not None
-        plain = enlarged(torch.cat(list(tokenizer.stream_decode([tokens])), dim=2), *factors)
+        pipe = self.trained(name, "cascade_decoder")
+        decoder, truth = pipe.require_decoder(), self.clip(frames, **scene)
+        tokens = pipe.tokenizer.encode(reduced(truth, *factors))
+        plain = enlarged(pipe.tokenizer.decode(tokens), *factors)
         made = batched(
             lambda part, rows: decoder.decode(part, rows.start, self.decoder_steps), tokens
         )
@@ -175,13 +170,6 @@ def batched(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
     """Call on so many rows at a time."""
     slices = [slice(start, start + BATCH) for start in range(0, len(rows), BATCH)]
     return torch.cat([call(rows[part], part) for part in slices])
-
-
-def psnr(made: Tensor, truth: Tensor) -> float:
-    """Return the mean PSNR of frames in decibels."""
-    metric = FramePSNR()
-    metric.update(made, truth)
-    return metric.compute().item()
 
 
 def overlap(found: Tensor, wanted: Tensor) -> float:
@@ -214,8 +202,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         "control": uses.controls,
         **{name: partial(uses.cascade, name) for name in CASCADES},
     }
-    asked = args.uses or list(measures)
-    return compare({name: measures[name] for name in asked}, args.json)
+    return compare([measures[name] for name in args.uses or measures], args.json)
 
 
 if __name__ == "__main__":

@@ -14,19 +14,16 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce, repeat
-from jaxtyping import Bool, UInt8
+from einops import rearrange, reduce
 from torch import Tensor
 
-from benchmarks.comparison import Row, compare
+from benchmarks.comparison import Clips, Row, compare, psnr
 from data.shapes import Rendered, Shapes, render
 from evaluation.baselines import copy_last
-from evaluation.pixel import FramePSNR
 from evaluation.prompts import obedience
 from evaluation.shapes_judge import judge
 from pipeline import VideoPipeline
 
-Clips = UInt8[Tensor, "B T H W 3"]
 NUM_FRAMES, CONTEXT_FRAMES, BATCH_SIZE = 17, 5, 18
 Part = TypeVar("Part", list[str], Tensor)
 STORY = ("left", "up", "right", "down")
@@ -230,14 +227,6 @@ def long_video(study: Study, key_frames: VideoPipeline | None, num_frames: int) 
     return Row(name, "last ten windows", last, "first ten", first)
 
 
-def psnr(made: Clips, truth: Clips, mask: Bool[Tensor, "H W"] | None = None) -> float:
-    """Return the mean PSNR of frames, or of the pixels of a mask, in decibels."""
-    metric = FramePSNR()
-    places = None if mask is None else repeat(mask, "h w -> b t h w", b=len(made), t=made.shape[1])
-    metric.update(made, truth, places)
-    return metric.compute().item()
-
-
 ROWS: dict[str, Callable[[Study], Row]] = {
     "generate": text,
     "class": classes,
@@ -272,8 +261,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     study = Study(VideoPipeline.from_pretrained(args.model), args.clips)
     keys = None if args.key_frames is None else VideoPipeline.from_pretrained(args.key_frames)
     rows = ROWS | {"long": partial(long_video, key_frames=keys, num_frames=args.long_frames)}
-    measures = {task: lambda task=task: [rows[task](study)] for task in args.tasks}
-    return compare(measures, args.json)
+    return compare([lambda task=task: [rows[task](study)] for task in args.tasks], args.json)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,8 @@ class PriorModule(FrozenTokenizerModule):
                 f"{self.tokenizer_folder} has {tokenizer.codebook_size}; set it to that"
             )
         self._check_text_encoder()
+        if self.text_encoder is not None:
+            self.text_encoder.to(self.trainer.strategy.root_device)
         self.hold("tokenizer", tokenizer)
         self.hold("guide_tokenizer", self._open_guide_tokenizer())
         data = getattr(self.trainer, "datamodule", None)
@@ -102,8 +104,6 @@ class PriorModule(FrozenTokenizerModule):
 
     def _check_text_encoder(self) -> None:
         encoder, inputs = self.text_encoder, self.prior.inputs
-        if encoder is not None:
-            encoder.to(self.trainer.strategy.root_device)
         own = (0, 0) if encoder is None else (encoder.width, encoder.window)
         if own != (inputs.state_size, inputs.state_window):
             raise ValueError(

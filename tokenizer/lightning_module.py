@@ -3,7 +3,6 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 from einops import rearrange
@@ -20,7 +19,7 @@ from tokenizer.losses import balanced_loss, quantizer_weight, reconstruction_los
 from tokenizer.model import Tokenizer
 from tokenizer.perceptual import LPIPS, Perceptual
 from tokenizer.quantizers import Quantized, Quantizer
-from tokenizer.stages import freeze, start
+from tokenizer.stages import Trained, freeze, start
 from training.ema import EMA
 from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
@@ -57,7 +56,7 @@ class TokenizerModule(TrainedModule):
         adversary: Adversary | None = None,
         quantizer_anneal_steps: int = 0,
         start_from: str | None = None,
-        trained: Literal["all", "decoder", "temporal"] = "all",
+        trained: Trained = "all",
     ) -> None:
         super().__init__(max_steps, recipe, adversary)
         self.save_hyperparameters()
@@ -70,7 +69,7 @@ class TokenizerModule(TrainedModule):
         self.square_weight, self.perceptual = square_weight, perceptual
         self.quantizer_anneal_steps = quantizer_anneal_steps
         self.start_from = start_from
-        self.trained: Literal["all", "decoder", "temporal"] = trained
+        self.trained: Trained = trained
         freeze(tokenizer, trained)
         self.track_average()
         self.val_psnr = FramePSNR()
@@ -97,7 +96,8 @@ class TokenizerModule(TrainedModule):
         if isinstance(data, VideoDataModule):
             for part in data.stages:
                 self.tokenizer.num_latent_frames(part.num_frames)
-            self.tokenizer.check_clip(torch.zeros(1, 3, 1, data.size, data.size))
+            size = data.size  # which reads a clip
+            self.tokenizer.check_clip(torch.zeros(1, 3, 1, size, size))
 
     def on_fit_start(self) -> None:
         """Give a new run the weights it starts from; open those of the perceptual loss."""

@@ -7,8 +7,11 @@ from layers.configurable import build
 from tokenizer.inflation import inflate, spatial_parameters
 from tokenizer.model import Tokenizer
 
+Trained = Literal["all", "decoder", "temporal"]
+"""Which part of a tokenizer learns."""
 
-def freeze(tokenizer: Tokenizer, trained: Literal["all", "decoder", "temporal"]) -> None:
+
+def freeze(tokenizer: Tokenizer, trained: Trained) -> None:
     """Take the gradient from all parameters but those of the trained part."""
     if trained == "decoder":
         tokenizer.encoder.requires_grad_(False)
@@ -18,9 +21,7 @@ def freeze(tokenizer: Tokenizer, trained: Literal["all", "decoder", "temporal"])
             tokenizer.get_parameter(name).requires_grad_(False)
 
 
-def start(
-    tokenizer: Tokenizer, folder: Path, trained: Literal["all", "decoder", "temporal"] = "all"
-) -> None:
+def start(tokenizer: Tokenizer, folder: Path, trained: Trained = "all") -> None:
     """Load the weights of a model folder; inflate them where they are an image tokenizer's.
 
     Raises:
