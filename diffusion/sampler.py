@@ -211,7 +211,15 @@ def reconstruction_guided(
         where: Where it is.
         noise: What the known part is noised with.
         weight: w of the equation; 0 is `replaced`.
+
+    Raises:
+        ValueError: torch.inference_mode is on, within which there are no gradients.
     """
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "reconstruction guidance takes a gradient, which torch.inference_mode forbids; use "
+            "torch.no_grad instead"
+        )
 
     def inner(z: Tensor, angle: Tensor) -> Tensor:
         z = torch.where(where, noised(known, noise, angle), z)

@@ -2,11 +2,11 @@
 
 import os
 from argparse import ArgumentTypeError
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, distributed
-from torch.distributed.nn.functional import all_gather, all_reduce
 
 
 def local_device() -> str:
@@ -27,13 +27,32 @@ def device(name: str) -> torch.device:
 
 
 def all_rows(x: Shaped[Tensor, "N *D"]) -> Shaped[Tensor, "M *D"]:
-    """Return the rows of every process, rank by rank; each process must hold equally many."""
-    return x if _alone() else torch.cat(all_gather(x.contiguous()))
+    """Return the rows of every process, rank by rank, without a gradient.
+
+    Each process must hold equally many.
+    """
+    if _alone():
+        return x
+    rows = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(rows, x.detach().contiguous())
+    return torch.cat(rows)
 
 
 def mean_of_processes(x: Float[Tensor, "*D"]) -> Float[Tensor, "*D"]:
     """Average over the processes; the gradient is that of the average, as DDP averages again."""
-    return x if _alone() else all_reduce(x) / distributed.get_world_size()
+    return x if _alone() else _Mean.apply(x)
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        mean = x.detach().clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(mean)
+        return mean / distributed.get_world_size()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Mean.forward(ctx, gradients[0])
 
 
 def _alone() -> bool:

@@ -232,3 +232,11 @@ def test_correlated_noise_has_its_correlation_and_deviation():
     matrix = noise[0, :, :, 0, 0].T.corrcoef()
     torch.testing.assert_close(matrix, 0.6 + 0.4 * torch.eye(3).double(), atol=0.03, rtol=0)
     assert abs(noise.std() - 1) < 0.02
+
+
+@torch.inference_mode()
+def test_guidance_without_gradients_is_refused():
+    known = start(1, 1, 2, 1, 1)
+    where = torch.tensor([True, False]).view(1, 1, 2, 1, 1)
+    with pytest.raises(ValueError, match=r"use torch\.no_grad"):
+        reconstruction_guided(joint_guess(0.9), known, where, known, 1.0)
