@@ -177,7 +177,8 @@ class TokenizerModule(TrainedModule):
         else:
             nats, active = quantized.stats["nats_per_latent"], quantized.stats["active_dims"]
             rate = {"nats_per_pixel": nats * per_pixel, "active_dims": active}
-        self.log_dict({f"val/{name}": x for name, x in rate.items()}, batch_size=len(clip))
+        rate = {f"val/{name}": x for name, x in rate.items()}
+        self.log_dict(rate, batch_size=len(clip), sync_dist=True)
 
     def _log_pictures(self, truth: Tensor, clip: Tensor) -> None:
         rows = rearrange([truth, clip], "two b t h w c -> (b two) t h w c")
