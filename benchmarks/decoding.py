@@ -1,8 +1,8 @@
 """Ways to draw a clip: python -m benchmarks.decoding runs/demo/model [runs/demo/maskgit ...].
 
 Each model draws the prompts of captioned shapes without and with guidance, an autoregressive one
-with int8 weights too. The judge says how many are obeyed; the seconds are those of one clip of 17
-frames at batch 1, median, the contestants in turns.
+with int8 weights too, one with a diffusion decoder by that too. The judge says how many are obeyed;
+the seconds are those of one clip of 17 frames at batch 1, median, the contestants in turns.
 """
 
 import argparse
@@ -24,10 +24,13 @@ from pipeline import VideoPipeline
 
 
 class Row(NamedTuple):
-    """A model, how it was asked, the share of prompts obeyed in all words, seconds a clip."""
+    """A model, how it was asked, prompts obeyed in each word and in all, seconds a clip."""
 
     model: str
     way: str
+    color: float
+    shape: float
+    direction: float
     obeyed: float
     seconds: float
 
@@ -38,6 +41,8 @@ def ways(pipe: VideoPipeline, scales: list[float]) -> dict[str, dict[str, Any]]:
     found |= {f"guidance {scale:g}": {"guidance_scale": scale} for scale in scales}
     if isinstance(pipe.prior, AutoregressivePrior):
         found["int8"] = {"quantize": "int8"}
+    if pipe.decoder is not None:
+        found["diffusion decoder"] = {"decoder": "diffusion"}
     return found
 
 
@@ -51,10 +56,12 @@ def measure(folders: list[Path], scales: list[float], repeats: int, rounds: int)
     wanted = [*ALL_COMBINATIONS] * repeats
     one = [wanted[0].caption]
     seconds = medians({name: partial(call, one, 17) for name, (*_, call) in calls.items()}, rounds)
-    return [
-        Row(folder, way, obedience(prompted(call, wanted, 0), wanted)["all"], seconds[name])
-        for name, (folder, way, call) in calls.items()
-    ]
+    rows = []
+    for name, (folder, way, call) in calls.items():
+        words = obedience(prompted(call, wanted, 0), wanted)
+        shares = (words[key] for key in ("color", "shape", "direction", "all"))
+        rows.append(Row(folder, way, *shares, seconds[name]))
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,9 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="file to write the rows into")
     args = parser.parse_args(arguments)
     rows = measure(args.models, args.guidance, args.repeats, args.rounds)
-    table = Table("model", "way", "prompts obeyed", "seconds a clip")
+    words = ("color", "shape", "direction", "all three")
+    table = Table("model", "way", *words, "seconds a clip")
     for row in rows:
-        table.add_row(row.model, row.way, f"{row.obeyed:.3f}", f"{row.seconds:.2f}")
+        table.add_row(row.model, row.way, *(f"{share:.3f}" for share in row[2:6]), f"{row[6]:.2f}")
     Console().print(table)
     if args.json is not None:
         args.json.write_text(json.dumps([row._asdict() for row in rows], indent=2) + "\n")

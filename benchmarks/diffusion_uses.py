@@ -14,16 +14,18 @@ from typing import Any
 import torch
 import yaml
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.comparison import Row, compare, psnr
+from benchmarks.comparison import Clips, Row, compare, psnr
 from benchmarks.diffusion_measure import pixels
 from benchmarks.train_once import train_once
 from data.shapes import ALL_COMBINATIONS, Shapes
 from data.video import to_model_range
 from diffusion.condition import enlarged, reduced
 from diffusion.control import edges
+from diffusion.decoder import DiffusionDecoder
 from diffusion.decoding import Joint
+from evaluation.extractors import EncoderFeatures
 from evaluation.frechet import RandomFeatures3D, feature_distance
 from evaluation.prompts import obedience
 from pipeline import VideoPipeline
@@ -84,86 +86,129 @@ class Uses:
 
     @torch.no_grad()
     def seams(self) -> list[Row]:
-        """How wrong the change is where a window joins the one before, in levels of 255."""
+        """How wrong the change is where a window joins the one before, in levels of 255.
+
+        Elsewhere: where no window but the next latent frame begins.
+        """
         pipe = VideoPipeline.from_pretrained(self.model)
         decoder, truth = pipe.require_decoder(), self.clip(SEAM_FRAMES)[: self.clips // 4]
         tokens, change = pipe.tokenizer.encode(truth), truth.diff(dim=2)
+        begins = torch.arange(SEAM_FRAMES - 1) % decoder.temporal_stride == 0
         stride = decoder.temporal_stride * (decoder.window - decoder.overlap)
-        first = decoder.temporal_stride * (decoder.window - 1)
         seams = torch.zeros(SEAM_FRAMES - 1, dtype=torch.bool)
-        seams[first::stride] = True
+        seams[decoder.temporal_stride * (decoder.window - 1) :: stride] = True
 
-        def errors(joint: Joint) -> tuple[float, float]:
+        def errors(joint: Joint) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
             made = decoder.decode(tokens, 0, self.decoder_steps, joint=joint)
-            wrong = (made.diff(dim=2) - change).abs().mean(dim=(0, 1, 3, 4)) * 127.5
-            return wrong[seams].mean().item(), wrong[~seams].mean().item()
+            wrong = (made.diff(dim=2) - change).abs().mean(dim=(1, 3, 4)) * 127.5
+            return wrong[:, seams].mean(1), wrong[:, begins & ~seams].mean(1)
 
         (given, elsewhere), (guided, _), (replaced, _) = map(
             errors, ("given", "guided", "replaced")
         )
         what = "error of the change at seams"
+        lower = f"{what}; lower in {(guided < replaced).sum()} of {len(guided)} clips"
+        pairs = (given, elsewhere), (guided, replaced)
+        (at, off), (ours, other) = [(a.mean().item(), b.mean().item()) for a, b in pairs]
         return [
-            Row("windows, frames given", what, given, "elsewhere", elsewhere),
-            Row("windows, reconstruction guidance", what, guided, "replacement", replaced),
+            Row("windows, frames given", what, at, "elsewhere", off),
+            Row("windows, reconstruction guidance", lower, ours, "replacement", other),
         ]
 
     def edits(self) -> list[Row]:
-        """Prompts obeyed after an edit, beside what is left of the clip."""
+        """Prompts obeyed after an edit, beside what is left of the clip.
+
+        At strength 0 stand the clips as they are; the last row is of clips of other scenes.
+        """
         pipe = self.trained("edit", "edit_decoder")
         truth = pixels(self.clip(17))
         wanted = [ALL_COMBINATIONS[(31 * i) % len(ALL_COMBINATIONS)] for i in range(self.clips)]
         prompts, steps = [one.caption for one in wanted], self.decoder_steps
 
-        def edited(strength: float) -> Row:
-            made = batched(
+        def row(name: str, made: Clips) -> Row:
+            obeyed, likeness = obedience(made, wanted)["all"], psnr(made, truth)
+            return Row(f"edit, {name}", "prompts obeyed", obeyed, "dB to the clip", likeness)
+
+        def edited(strength: float) -> Clips:
+            return batched(
                 lambda part, rows: pipe.edit(part, prompts[rows], strength, rows.start, 1.0, steps),
                 truth,
             )
-            obeyed, likeness = obedience(made, wanted)["all"], psnr(made, truth)
-            name = f"edit, strength {strength:g}"
-            return Row(name, "prompts obeyed", obeyed, "dB to the clip", likeness)
 
-        return [edited(strength) for strength in STRENGTHS]
+        changed = [row(f"strength {one:g}", edited(one)) for one in STRENGTHS]
+        return [row("strength 0", truth), *changed, row("another clip", truth.roll(1, 0))]
 
     @torch.no_grad()
     def controls(self) -> list[Row]:
-        """Edges of the control that are found again."""
-        pipe = self.trained("control", "control_decoder")
+        """Edges of the control that are found again, beside the same decoder without control.
+
+        First the control is of the clip whose tokens are decoded, then of another clip.
+        """
+        pipe, plain = self.trained("control", "control_decoder"), self.base_decoder()
         truth = self.clip(17)
-        control, decoder = edges(truth), pipe.require_decoder()
-        tokens = pipe.tokenizer.encode(truth)
-        steered = batched(
-            lambda part, rows: decoder.decode(
-                part, rows.start, self.decoder_steps, control=control[rows]
-            ),
-            tokens,
-        )
-        plain = pipe.tokenizer.decode(tokens)
-        overlaps = overlap(edges(steered), control), overlap(edges(plain), control)
-        return [Row("control", "IoU of edges", overlaps[0], "of the CNN", overlaps[1])]
+        decoder, tokens = pipe.require_decoder(), pipe.tokenizer.encode(truth)
+
+        def found(one: DiffusionDecoder, control: Tensor | None) -> Tensor:
+            def decoded(part: Tensor, rows: slice) -> Tensor:
+                steering = None if control is None else control[rows]
+                return one.decode(part, rows.start, self.decoder_steps, control=steering)
+
+            return edges(batched(decoded, tokens))
+
+        free = found(plain, None)
+        controls = {"": edges(truth), " of another clip": edges(truth.roll(1, 0))}
+        return [
+            Row(
+                f"control{whose}",
+                "IoU of edges",
+                overlap(found(decoder, control), control),
+                "without control",
+                overlap(free, control),
+            )
+            for whose, control in controls.items()
+        ]
 
     @torch.no_grad()
     def cascade(self, name: str) -> list[Row]:
-        """Twice the pixels or the frames, beside bicubic enlargement and blended frames."""
+        """Twice the pixels or the frames, beside what the smaller decoders give, enlarged."""
         factors, frames, scene = CASCADES[name]
         pipe = self.trained(name, "cascade_decoder")
-        decoder, truth = pipe.require_decoder(), self.clip(frames, **scene)
-        tokens = pipe.tokenizer.encode(reduced(truth, *factors))
-        plain = enlarged(pipe.tokenizer.decode(tokens), *factors)
-        made = batched(
-            lambda part, rows: decoder.decode(part, rows.start, self.decoder_steps), tokens
-        )
-        real, ours, base = (pixels(clip) for clip in (truth, made, plain))
-        features = RandomFeatures3D()
-        far = [
-            float(feature_distance(features(real).double(), features(clip).double()))
-            for clip in (ours, base)
-        ]
+        truth = self.clip(frames, **scene)
+        tokens, real = pipe.tokenizer.encode(reduced(truth, *factors)), pixels(truth)
         than = "bicubic" if name == "larger" else "blended frames"
-        return [
-            Row(f"cascade, {name}", "PSNR, dB", psnr(ours, real), than, psnr(base, real)),
-            Row(f"cascade, {name}", features.extractor_id, far[0], than, far[1]),
-        ]
+
+        def decoded(decoder: DiffusionDecoder) -> Tensor:
+            return batched(
+                lambda part, rows: decoder.decode(part, rows.start, self.decoder_steps), tokens
+            )
+
+        ours = pixels(decoded(pipe.require_decoder()))
+        smaller = {
+            f"CNN, {than}": batched(lambda part, _: pipe.tokenizer.decode(part), tokens),
+            f"diffusion, {than}": decoded(self.base_decoder()),
+        }
+        encoder = pipe.tokenizer.encoder
+        seen = [RandomFeatures3D(), EncoderFeatures(encoder, encoder.norm_out, "tokenizer")]
+        rows = []
+        for baseline, clip in smaller.items():
+            base = pixels(enlarged(clip, *factors))
+            name_of = f"cascade, {name}"
+            rows.append(Row(name_of, "PSNR, dB", psnr(ours, real), baseline, psnr(base, real)))
+            for features in seen:
+                measured = [_distance(features, made, real) for made in (ours, base)]
+                what = f"frechet_{features.extractor_id}"
+                rows.append(Row(name_of, what, measured[0], baseline, measured[1]))
+        return rows
+
+    def base_decoder(self) -> DiffusionDecoder:
+        """Return the decoder of the model that the recipes begin with."""
+        return VideoPipeline.from_pretrained(self.model).require_decoder()
+
+
+def _distance(features: nn.Module, made: Clips, real: Clips) -> float:
+    """Return the Frechet distance, over features that are read off some clips at a time."""
+    read = [batched(lambda part, _: features(part).double(), clips) for clips in (real, made)]
+    return float(feature_distance(*read))
 
 
 def batched(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
@@ -185,7 +230,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("model", type=Path, help="model folder with a prior and a decoder")
     parser.add_argument("--out", type=Path, default=Path("runs/diffusion-uses"))
     parser.add_argument("--steps", type=int, default=600, help="of each training")
-    parser.add_argument("--clips", type=int, default=64, help="that are measured")
+    parser.add_argument("--clips", type=int, default=128, help="that are measured")
     parser.add_argument("--decoder-steps", type=int, default=20, help="calls a window")
     parser.add_argument("--uses", nargs="+", choices=["seams", "edit", "control", *CASCADES])
     parser.add_argument("--json", type=Path, help="file to write the rows into")

@@ -16,7 +16,7 @@ from tokenizer import FSQ, Tokenizer
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """The demo's model in small: its decoder gives what the CNN gives."""
+    """The demo's model, tokenizer and prior in small; its decoder gives what the CNN gives."""
     torch.manual_seed(0)
     tokenizer = Tokenizer(
         FSQ([5, 5, 5, 5]), channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1]
@@ -24,7 +24,7 @@ def model(tmp_path_factory):
     tokenizer.calibrate(torch.rand(4, 3, 5, 64, 64) * 2 - 1)
     prior = AutoregressivePrior(Transformer(32, 1, 2), codebook_size=625, grid=[5, 8, 8])
     text = TextTokenizer.train([one.caption for one in ALL_COMBINATIONS], 320)
-    decoder = DiffusionDecoder(UNet3D([32], [1]), 625, [4, 8])
+    decoder = DiffusionDecoder(UNet3D([96, 192], [1, 2]), 625, [4, 8])
     folder = tmp_path_factory.mktemp("uses") / "model"
     VideoPipeline(tokenizer, 64, 8.0, prior, text, decoder=decoder).save_pretrained(folder)
     return folder
@@ -37,9 +37,11 @@ def uses(model, tmp_path):
 
 def test_untrained_windows_join_as_the_cnn_does(uses):
     given, guided = uses.seams()
-    # One pass of the CNN knows no windows: its seams are like any other frame.
+    # One pass of the CNN knows no windows: its seams are like any other latent frame's beginning,
+    # and one step from pure noise leaves nothing to be guided.
     assert given.figure == pytest.approx(given.baseline_figure, rel=0.2)
-    assert guided.figure > 0 < guided.baseline_figure
+    assert guided.figure == pytest.approx(given.figure, rel=0.01)
+    assert guided.figure == pytest.approx(guided.baseline_figure, rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["larger", "faster"])
@@ -56,9 +58,10 @@ def test_an_untrained_cascade_is_its_baseline(uses, name, monkeypatch):
 
     monkeypatch.setattr(uses, "trained", trained)
     uses.clips = 4
-    psnr, frechet = uses.cascade(name)
-    assert psnr.figure == pytest.approx(psnr.baseline_figure, abs=0.01)
-    assert frechet.figure == pytest.approx(frechet.baseline_figure, rel=0.01)
+    rows = uses.cascade(name)
+    assert len(rows) == 6
+    for row in rows:
+        assert row.figure == pytest.approx(row.baseline_figure, rel=0.01, abs=0.01)
 
 
 def test_an_overlap_is_of_what_is_in_either():
@@ -66,6 +69,29 @@ def test_an_overlap_is_of_what_is_in_either():
     found[..., :2, :], wanted[..., 1:3, :] = 1, 1
     assert overlap(found, wanted) == pytest.approx(4 / 12)
     assert overlap(wanted, wanted) == 1
+
+
+def test_a_decoder_without_control_is_its_baseline(uses, monkeypatch):
+    """And what is steered does find the edges that it is shown."""
+    monkeypatch.setattr(
+        uses, "trained", lambda name, recipe: VideoPipeline.from_pretrained(uses.model)
+    )
+    shown = uses.clip(17)
+
+    def decode(self, tokens, seed, steps, *, control=None):
+        return self.tokenizer.decode(tokens) if control is None else shown[: len(tokens)]
+
+    monkeypatch.setattr(DiffusionDecoder, "decode", decode)
+    own, other = uses.controls()
+    assert own.figure == 1 > own.baseline_figure
+    assert other.figure < 1
+
+
+@pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+@pytest.mark.parametrize(("use", "count"), [("control", 2), ("larger", 6), ("faster", 6)])
+def test_each_recipe_trains_on_the_model(model, tmp_path, use, count):
+    arguments = ["--steps", "1", "--decoder-steps", "1", "--clips", "2", "--out", str(tmp_path)]
+    assert len(diffusion_uses.main([str(model), *arguments, "--uses", use])) == count
 
 
 @pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
@@ -83,9 +109,15 @@ def test_the_command_trains_the_recipes_and_tells_what_they_do(model, tmp_path, 
         str(tmp_path),
     ]
     told = ["--json", str(tmp_path / "rows.json"), "--uses", "edit"]
-    (row,) = diffusion_uses.main([*arguments, *told])
-    assert row.task == "edit, strength 1"
-    (written,) = json.loads((tmp_path / "rows.json").read_text())
-    assert written == row._asdict()
+    rows = diffusion_uses.main([*arguments, *told])
+    assert [row.task for row in rows] == [
+        "edit, strength 0",
+        "edit, strength 1",
+        "edit, another clip",
+    ]
+    written = json.loads((tmp_path / "rows.json").read_text())
+    assert written == [row._asdict() for row in rows]
+    as_they_are, _, others = rows
+    assert as_they_are.baseline_figure > 60 > 30 > others.baseline_figure
     # A second call measures again what is trained already.
-    assert diffusion_uses.main([*arguments, *told]) == [row]
+    assert diffusion_uses.main([*arguments, *told]) == rows

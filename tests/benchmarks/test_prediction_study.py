@@ -113,6 +113,7 @@ def test_a_training_is_done_once_and_goes_on_where_it_stopped(tmp_path, monkeypa
         with pytest.raises(SystemExit, match="the same command goes on from there"):
             train_once.train_once(config, tmp_path / "run")
     first = json.loads((tmp_path / "run/seconds.json").read_text())
+    assert first["cpu_seconds"] >= 0
     assert train_once.train_once(config, tmp_path / "run") >= first["seconds"]
     train_once.train_once(config, tmp_path / "run")
     assert ["--ckpt_path=last" in command for command in asked] == [False, True, True]
