@@ -22,6 +22,8 @@ from evaluation.prompts import obedience, prompted
 from lm import AutoregressivePrior
 from pipeline import VideoPipeline
 
+WORDS = ("color", "shape", "direction", "all")
+
 
 class Row(NamedTuple):
     """A model, how it was asked, prompts obeyed in each word and in all, seconds a clip."""
@@ -59,8 +61,8 @@ def measure(folders: list[Path], scales: list[float], repeats: int, rounds: int)
     rows = []
     for name, (folder, way, call) in calls.items():
         words = obedience(prompted(call, wanted, 0), wanted)
-        shares = (words[key] for key in ("color", "shape", "direction", "all"))
-        rows.append(Row(folder, way, *shares, seconds[name]))
+        color, shape, direction, obeyed = (words[key] for key in WORDS)
+        rows.append(Row(folder, way, color, shape, direction, obeyed, seconds[name]))
     return rows
 
 
@@ -75,8 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="file to write the rows into")
     args = parser.parse_args(arguments)
     rows = measure(args.models, args.guidance, args.repeats, args.rounds)
-    words = ("color", "shape", "direction", "all three")
-    table = Table("model", "way", *words, "seconds a clip")
+    table = Table("model", "way", *WORDS, "seconds a clip")
     for row in rows:
         table.add_row(row.model, row.way, *(f"{share:.3f}" for share in row[2:6]), f"{row[6]:.2f}")
     Console().print(table)

@@ -44,12 +44,15 @@ def read_truth(tokenizer: Tokenizer, num_clips: int) -> Truth:
     source = Shapes(num_clips, "val")
     clips = torch.stack([source.read(i, FRAMES).frames for i in range(num_clips)])
     tokens = torch.cat([tokenizer.encode(to_model_range(part)) for part in clips.split(BATCH)])
-    encoder = tokenizer.encoder
-    name = f"tokenizer-{tokenizer.fingerprint()[:8]}"
-    extractors = [RandomFeatures3D(), EncoderFeatures(encoder, encoder.norm_out, name)]
-    named = {str(extractor.extractor_id): extractor for extractor in extractors}
     combinations = [source.scene(i).combination for i in range(num_clips)]
-    return Truth(clips, tokens, combinations, named, tokenizer)
+    return Truth(clips, tokens, combinations, extractors_of(tokenizer), tokenizer)
+
+
+def extractors_of(tokenizer: Tokenizer) -> dict[str, nn.Module]:
+    """Return a network that has learnt nothing, and one that knows the clips: the tokenizer's."""
+    name = f"tokenizer-{tokenizer.fingerprint()[:8]}"
+    encoder = EncoderFeatures(tokenizer.encoder, tokenizer.encoder.norm_out, name)
+    return {str(one.extractor_id): one for one in (RandomFeatures3D(), encoder)}
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from benchmarks.comparison import Clips, Row, compare, psnr
-from benchmarks.diffusion_measure import pixels
+from benchmarks.diffusion_measure import extractors_of, pixels
 from benchmarks.train_once import train_once
 from data.shapes import ALL_COMBINATIONS, Shapes
 from data.video import to_model_range
@@ -25,10 +25,10 @@ from diffusion.condition import enlarged, reduced
 from diffusion.control import edges
 from diffusion.decoder import DiffusionDecoder
 from diffusion.decoding import Joint
-from evaluation.extractors import EncoderFeatures
-from evaluation.frechet import RandomFeatures3D, feature_distance
+from evaluation.frechet import feature_distance
 from evaluation.prompts import obedience
 from pipeline import VideoPipeline
+from tokenizer import Tokenizer
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 BATCH, SEAM_FRAMES = 16, 41
@@ -187,17 +187,15 @@ class Uses:
             f"CNN, {than}": batched(lambda part, _: pipe.tokenizer.decode(part), tokens),
             f"diffusion, {than}": decoded(self.base_decoder()),
         }
-        encoder = pipe.tokenizer.encoder
-        seen = [RandomFeatures3D(), EncoderFeatures(encoder, encoder.norm_out, "tokenizer")]
-        rows = []
+        assert isinstance(pipe.tokenizer, Tokenizer)
+        rows, extractors = [], extractors_of(pipe.tokenizer)
         for baseline, clip in smaller.items():
             base = pixels(enlarged(clip, *factors))
             name_of = f"cascade, {name}"
             rows.append(Row(name_of, "PSNR, dB", psnr(ours, real), baseline, psnr(base, real)))
-            for features in seen:
-                measured = [_distance(features, made, real) for made in (ours, base)]
-                what = f"frechet_{features.extractor_id}"
-                rows.append(Row(name_of, what, measured[0], baseline, measured[1]))
+            for key, features in extractors.items():
+                figures = [_distance(features, made, real) for made in (ours, base)]
+                rows.append(Row(name_of, f"frechet_{key}", figures[0], baseline, figures[1]))
         return rows
 
     def base_decoder(self) -> DiffusionDecoder:
@@ -207,8 +205,10 @@ class Uses:
 
 def _distance(features: nn.Module, made: Clips, real: Clips) -> float:
     """Return the Frechet distance, over features that are read off some clips at a time."""
-    read = [batched(lambda part, _: features(part).double(), clips) for clips in (real, made)]
-    return float(feature_distance(*read))
+    true, drawn = (
+        batched(lambda part, _: features(part).double(), clips) for clips in (real, made)
+    )
+    return float(feature_distance(true, drawn))
 
 
 def batched(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
