@@ -1,24 +1,25 @@
 """The masked prior: all tokens at once, the surest kept, the others guessed again.
 
-MaskGIT (Chang et al. 2022, arXiv 2202.04200); MAGVIT (Yu et al. 2022, arXiv 2212.05199).
+MaskGIT (Chang et al. 2022, arXiv 2202.04200); MAGVIT (Yu et al. 2022, arXiv 2212.05199). Latent
+frame after latent frame: Genie (Bruce et al. 2024, arXiv 2402.15391).
 """
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from layers.linear import linear
 from lm.condition import Condition, Inputs
-from lm.logits import draw, probabilities
+from lm.filling import FrameReader, draw_masked
 from lm.loss import cross_entropy
-from lm.masking import Schedule, corrupt, draw_masks, gumbel, lowest, num_steps, still_masked
+from lm.masking import Schedule, corrupt, draw_frame_masks, draw_masks, num_steps
 from lm.packing import packed
-from lm.prior import Places, Prior, guided
+from lm.prior import Places, Prior
 from lm.sampling import Sampling
 from lm.sequence import of_codes
-from lm.transformer import Transformer
+from lm.transformer import Table, Transformer
 
 _GROUPS = 8  # of channels that are mixed with each other around a token
 
@@ -42,11 +43,13 @@ class MaskGITPrior(Prior):
         corruption: Up to this share of the tokens that are not masked is replaced by random ones in
             training, since sampling will not always have been right.
         context_share: Share of the training clips whose first latent frames, from one to all but
-            one, are given whole, as a continuation has them.
+            one, are given whole, as a continuation has them; with `causal` of the latent frames.
         inputs: What it can be told beside text: tasks, classes, actions, features.
         surroundings: Add to each token what stands around it, before the first layer: a masked one
             has nothing of its own (conditional positions, Chu et al. 2021, arXiv 2102.10882). The
             published models do without.
+        causal: Tokens see their own latent frame and those before it, and one latent frame is drawn
+            after the other; what is read of those before is kept, so that steps cost less.
     """
 
     measure = "bits_per_masked_token"
@@ -67,6 +70,7 @@ class MaskGITPrior(Prior):
         context_share: float = 0.25,
         inputs: Inputs | None = None,
         surroundings: bool = True,
+        causal: bool = False,
     ) -> None:
         super().__init__(
             transformer,
@@ -90,13 +94,13 @@ class MaskGITPrior(Prior):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is {share}, but is a share in [0, 1]; 0 is off")
         self.schedule: Schedule = schedule
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.causal = label_smoothing, causal
         self.corruption, self.context_share = corruption, context_share
         width = transformer.width
         self.mask = nn.Parameter(0.5 * torch.randn(1, width))
         self.surroundings: nn.Conv3d | None = None
         if surroundings:
-            self.surroundings = nn.Conv3d(width, width, 3, padding=1, groups=_GROUPS)
+            self.surroundings = nn.Conv3d(width, width, 3, padding=(0, 1, 1), groups=_GROUPS)
             for parameter in self.surroundings.parameters():
                 nn.init.zeros_(parameter)
 
@@ -118,16 +122,18 @@ class MaskGITPrior(Prior):
         Shares are drawn evenly and each clip counts alike, so that without contexts, corruption and
         smoothing it bounds the nats of a token from above (MDLM, arXiv 2406.07524). With the shares
         of a cosine and each token counting alike, clips of next to no known token are half of it.
+        With `causal` the same holds of latent frames in place of clips.
         """
         flat = tokens.flatten(1)
-        masked = draw_masks(tokens.shape, self.context_share, generator)
-        masked = masked.to(flat.device)
+        drawn = draw_frame_masks if self.causal else draw_masks
+        masked = drawn(tokens.shape, self.context_share, generator).to(flat.device)
         read = corrupt(flat, self.vocabulary.codebook_size, self.corruption, generator)
         states = self._states(read.view_as(tokens), masked, condition.dropped(drop))
         table, smoothing = self.output_table(), self.label_smoothing
         nats = torch.zeros(masked.shape, device=flat.device)
         nats[masked] = cross_entropy(states[masked], table, flat[masked], smoothing)
-        return (nats.sum(1) / masked.sum(1)).mean()
+        nats, count = (self._parts(x.view_as(tokens)).sum(-1) for x in (nats, masked))
+        return (nats[count > 0] / count[count > 0]).mean()
 
     @torch.no_grad()
     def pseudo_log_likelihood(
@@ -193,53 +199,80 @@ class MaskGITPrior(Prior):
             unknown: True where a token is to be drawn.
             condition: What each sample is conditioned on.
             generators: A source of randomness a sample.
-            sampling: How they are drawn.
+            sampling: How they are drawn; steps are divided by where most is unknown.
         """
-        flat, masked = tokens.flatten(1), unknown.flatten(1)
-        num_unknown = masked.sum(1)
-        self.check_sampling(sampling, int(num_unknown.min()))
-        steps = num_steps(sampling.steps, int(num_unknown.min()))
+        drawn, masked = self._parts(tokens).clone(), self._parts(unknown)
+        steps = self._steps(sampling, masked.sum(-1).amax(0).tolist())
         both = condition if sampling.guidance_scale == 1.0 else condition.with_bare()
-        sides = len(both) // len(flat)
-        plain = torch.is_autocast_enabled(flat.device.type)
+        plain = torch.is_autocast_enabled(drawn.device.type)
         network = self if plain else packed(self, self.mask.dtype)
-        for step in range(steps):
-            seen = flat.view_as(tokens).repeat(sides, 1, 1, 1)
-            logits = network.logits(seen, masked.repeat(sides, 1), both).float()
-            logits = guided(logits, sampling.guidance_scale)
-            noise = torch.stack([torch.rand(2, flat.shape[1], generator=g) for g in generators])
-            uniforms, choice = noise.to(flat.device).unbind(1)
-            chances = probabilities(logits.flatten(0, 1), sampling)
-            guesses = draw(chances, uniforms.flatten()).view_as(flat)
-            flat = torch.where(masked, guesses, flat)
-            sureness = logits.log_softmax(-1).gather(-1, flat[..., None])[..., 0]
-            ratio = (step + 1) / steps
-            sureness = sureness + sampling.choice_temperature * (1 - ratio) * gumbel(choice)
-            count = still_masked(self.schedule, ratio, num_unknown, masked.sum(1))
-            masked = lowest(sureness.masked_fill(~masked, torch.inf), count)
-        return flat.view_as(tokens)
+        reader = FrameReader(network, both, tokens.shape) if self.causal else None
+        for part, count in enumerate(steps):
+
+            def ask(now: Tensor, hidden: Tensor, part: int = part) -> Tensor:
+                if reader is None:
+                    return network.logits(now.unflatten(1, tokens.shape[1:]), hidden, both)
+                return reader.logits(drawn, now, hidden, part)
+
+            drawn[:, part] = draw_masked(
+                ask, drawn[:, part], masked[:, part], count, self.schedule, generators, sampling
+            )
+        return drawn.view_as(tokens)
 
     def check_sampling(self, sampling: Sampling, num_unknown: int) -> None:
+        frame = self.grid[1] * self.grid[2] if self.causal else num_unknown
+        whole, rest = divmod(num_unknown, max(1, frame))
+        self._steps(sampling, [frame] * whole + [rest])
+
+    def _steps(self, sampling: Sampling, num_unknown: list[int]) -> list[int]:
         if sampling.quantize is not None:
             raise ValueError(
                 "a masked prior computes more than it reads, so small weights save nothing; "
                 "leave quantize out"
             )
-        num_steps(sampling.steps, num_unknown)
+        return num_steps(sampling.steps, num_unknown)
+
+    def _parts(self, tokens: Shaped[Tensor, "B t h w"]) -> Shaped[Tensor, "B parts n"]:
+        """Return the tokens that are drawn together, part by part."""
+        pattern = "b t h w -> b t (h w)" if self.causal else "b t h w -> b 1 (t h w)"
+        return rearrange(tokens, pattern)
+
+    def vectors(
+        self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B t h w"]
+    ) -> Float[Tensor, "B t n D"]:
+        """Return what stands for tokens; masked ones are not read."""
+        table = torch.cat([self.codes(), self.mask])
+        codes = F.embedding(tokens.masked_fill(masked, len(table) - 1), table)
+        if self.surroundings is not None:
+            x = rearrange(codes, "b t h w d -> b d t h w")
+            before = 2 if self.causal else 1
+            x = self.surroundings(F.pad(x, (0, 0, 0, 0, before, 2 - before)))
+            codes = codes + rearrange(x, "b d t h w -> b t h w d")
+        return rearrange(codes, "b t h w d -> b t (h w) d")
+
+    def visible(self, lead: int, frames: int, frame: int) -> Table:
+        """Return who sees whom: everyone everyone, or `causal` those of no later latent frame.
+
+        Args:
+            lead: Positions before the video.
+            frames: Latent frames.
+            frame: Positions of each.
+        """
+        if not self.causal:
+            return None
+        order = torch.arange(frames, device=self.mask.device).repeat_interleave(frame)
+        order = F.pad(order, (lead, 0), value=-1)
+        return order[:, None] >= order
 
     def _states(
         self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B N"], condition: Condition
     ) -> Float[Tensor, "B N D"]:
         """Return the states of the video's positions; masked tokens are not read."""
-        table = torch.cat([self.codes(), self.mask])
-        codes = F.embedding(tokens.flatten(1).masked_fill(masked, len(table) - 1), table)
-        t, h = tokens.shape[1:3]
-        codes = rearrange(codes, "b (t h w) d -> b d t h w", t=t, h=h)
-        if self.surroundings is not None:
-            codes = codes + self.surroundings(codes)
-        codes = rearrange(codes, "b d t h w -> b t (h w) d")
+        t = tokens.shape[1]
+        codes = self.vectors(tokens, masked.view_as(tokens))
         lead, body = self.lead(condition), self.body(codes, condition)
         places = self.positions(condition, t)
-        mask = self.seen(None, places, self.on_grid(condition, t))
+        mask = self.visible(lead.shape[1], t, body.shape[1] // t)
+        mask = self.seen(mask, places, self.on_grid(condition, t))
         states = self.transformer(torch.cat([lead, body], dim=1), self.rotary(places), mask)
         return of_codes(states[:, lead.shape[1] :], *codes.shape[1:3])

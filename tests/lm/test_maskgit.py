@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import Condition, MaskGITPrior, Sampling, Transformer
-from lm.masking import draw_masks
+from lm import Condition, Inputs, MaskGITPrior, Sampling, Transformer
+from lm.filling import FrameReader, draw_masked
+from lm.masking import draw_frame_masks, draw_masks
 
 TEXTS = Condition([[3, 1, 4], [1, 5]])
 TOKENS = torch.randint(17, (2, 3, 2, 4), generator=torch.Generator().manual_seed(0))
@@ -253,6 +254,101 @@ def test_a_clip_without_unknown_tokens_is_refused(prior):
     nothing = torch.zeros_like(TOKENS, dtype=torch.bool)
     with pytest.raises(ValueError, match="no unknown token"):
         prior.fill(TOKENS, nothing, TEXTS, generators(1, 2))
+
+
+def hide(tokens, shares=(0.5, 0.5, 0.5)):
+    rows = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(7))
+    return (rows < torch.tensor(shares)[:, None, None]).flatten(1)
+
+
+@pytest.fixture(params=[None, ["space", "time"]], ids=["everywhere", "patterns"])
+def causal(request):
+    torch.manual_seed(0)
+    network = Transformer(width=32, depth=2, num_heads=2, patterns=request.param)
+    inputs = Inputs(action_ranges=[[-1.0, 1.0]], action_bins=4)
+    prior = MaskGITPrior(network, 17, [3, 2, 4], 9, 4, inputs=inputs, causal=True)
+    with torch.no_grad():
+        for p in prior.parameters():
+            p.add_(0.2 * torch.randn_like(p))
+    return prior.eval()
+
+
+ACTED = Condition(TEXTS.texts, actions=torch.tensor([0, 1, 2, 3, 1, 2]).view(2, 3, 1, 1))
+
+
+def test_a_causal_prior_reads_no_later_latent_frame(causal):
+    masked = hide(TOKENS)
+    before = causal.logits(TOKENS, masked, ACTED).unflatten(1, (3, 8))
+    for frame in range(3):
+        changed = TOKENS.clone()
+        changed[:, frame] = (changed[:, frame] + 1) % 17
+        after = causal.logits(changed, masked, ACTED).unflatten(1, (3, 8))
+        same = [torch.equal(before[:, t], after[:, t]) for t in range(3)]
+        assert same[:frame] == [True] * frame
+        assert not any(same[frame:])
+
+
+def test_what_is_kept_of_earlier_frames_equals_reading_them_again(causal):
+    masked = hide(TOKENS, (0.0, 0.0, 0.5))
+    reader = FrameReader(causal, ACTED, TOKENS.shape)
+    tokens, hidden = TOKENS.flatten(2), masked.unflatten(1, (3, 8))
+    for frame in range(3):
+        for masks in (torch.ones_like(hidden[:, frame]), hidden[:, frame]):
+            whole = torch.zeros_like(hidden)
+            whole[:, frame] = masks
+            expected = causal.logits(TOKENS, whole.flatten(1), ACTED).unflatten(1, (3, 8))
+            found = reader.logits(tokens, tokens[:, frame], masks, frame)
+            torch.testing.assert_close(found, expected[:, frame], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_a_causal_prior_draws_frame_after_frame(causal, scale):
+    """Against a sampler that reads everything again in every step."""
+    sampling = Sampling(scale, steps=6)
+    context = TOKENS[:, :1]
+    drawn = causal.sample(ACTED, generators(1, 2), context=context, sampling=sampling)
+    both = ACTED if scale == 1.0 else ACTED.with_bare()
+    sources, expected = generators(1, 2), torch.zeros_like(TOKENS)
+    expected[:, :1] = context
+
+    for frame in (1, 2):
+
+        def ask(now, hidden, frame=frame):
+            tokens = expected.repeat(len(now) // 2, 1, 1, 1)
+            tokens[:, frame] = now.view(-1, 2, 4)
+            masked = torch.zeros(tokens.shape, dtype=torch.bool)
+            masked[:, frame] = hidden.view(-1, 2, 4)
+            return causal.logits(tokens, masked.flatten(1), both)[:, 8 * frame : 8 * frame + 8]
+
+        unknown = torch.ones(2, 8, dtype=torch.bool)
+        new = draw_masked(
+            ask, expected[:, frame].flatten(1), unknown, 3, "cosine", sources, sampling
+        )
+        expected[:, frame] = new.view(2, 2, 4)
+    assert torch.equal(drawn, expected)
+
+
+def test_a_causal_prior_fills_what_is_unknown(causal):
+    unknown = hide(TOKENS, (0.5, 0.0, 0.4)).view_as(TOKENS)
+    filled = causal.fill(TOKENS, unknown, ACTED, generators(1, 2))
+    assert torch.equal(filled[~unknown], TOKENS[~unknown])
+    assert not torch.equal(filled, TOKENS)
+
+
+def test_the_loss_of_a_causal_prior_counts_masked_latent_frames_alike():
+    prior = new_prior(causal=True, context_share=0.5)
+    masked = draw_frame_masks(TOKENS.shape, 0.5, torch.Generator().manual_seed(4))
+    nats = -prior.logits(TOKENS, masked, TEXTS).log_softmax(-1)
+    nats = nats.gather(-1, TOKENS.flatten(1)[..., None])[..., 0]
+    frames = zip(nats.view(6, 8), masked.view(6, 8), strict=True)
+    expected = torch.stack([row[hit].mean() for row, hit in frames if hit.any()]).mean()
+    loss = prior.loss(TOKENS, TEXTS, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(loss, expected)
+
+
+def test_fewer_steps_than_latent_frames_are_refused():
+    with pytest.raises(ValueError, match="in 3 parts; take 3 to 24"):
+        new_prior(causal=True).sample(TEXTS, generators(1, 2), sampling=Sampling(steps=2))
 
 
 def test_a_token_is_told_what_stands_around_it():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lm.masking import corrupt, draw_masks, lowest, masked_share
+from lm.masking import corrupt, draw_frame_masks, draw_masks, lowest, masked_share, num_steps
 
 
 def generator():
@@ -41,6 +41,35 @@ def test_training_gives_whole_first_frames_as_a_continuation_has_them():
     one = masked[:, 1].any(1)
     assert one.double().mean().item() == pytest.approx(0.5, abs=0.05)
     assert masked[:, 2].any(1).double().mean() > 0.9
+
+
+def test_each_latent_frame_has_a_share_of_its_own():
+    masked = draw_frame_masks(torch.Size([24_000, 1, 2, 4]), 0.9, generator())
+    assert torch.equal(masked.sum(1).bincount(), torch.tensor([0] + [3000] * 8))
+    masked = draw_frame_masks(torch.Size([6000, 4, 2, 4]), 0.5, generator()).view(-1, 4, 8)
+    hidden = masked.any(-1)
+    assert hidden.any(1).all()
+    # One of a clip's is never given, the others half of the time.
+    assert hidden.double().mean(0).tolist() == pytest.approx([0.625] * 4, abs=0.02)
+    counts = masked.sum(-1)[hidden].bincount().double()
+    assert (counts[1:] / counts.sum()).tolist() == pytest.approx([1 / 8] * 8, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("steps", "unknown", "expected"),
+    [
+        (None, [320], [12]),
+        (None, [64] * 5, [8, 1, 1, 1, 1]),
+        (24, [64] * 5, [16, 2, 2, 2, 2]),
+        (None, [0, 64, 64], [0, 6, 6]),
+        (None, [2, 0, 1], [2, 0, 1]),
+        (None, [8] * 20, [1] * 20),
+        (6, [8] * 5, [2, 1, 1, 1, 1]),
+        (5, [1, 4, 0], [1, 4, 0]),
+    ],
+)
+def test_steps_go_where_most_is_unknown(steps, unknown, expected):
+    assert num_steps(steps, unknown) == expected
 
 
 def test_corruption_replaces_up_to_its_share_of_tokens():
