@@ -12,7 +12,7 @@ from lm.latent_prior import LatentPrior
 from lm.prior import Prior
 from lm.text import TextTokenizer
 from lm.text_encoder import T5TextEncoder
-from tokenizer import FrameTokenizer, LatentCodec, Tokenizer
+from tokenizer import FrameTokenizer, LatentCodec, Tokenizer, codec_of
 
 Folder = TypeVar("Folder", bound="ModelFolder")
 PARTS = ("tokenizer", "prior", "decoder", "guide_tokenizer")
@@ -146,9 +146,7 @@ class ModelFolder:
 
     def codec(self) -> Codec:
         """Return what turns pixels into what the prior models, and back."""
-        if isinstance(self.tokenizer, Tokenizer) and self.tokenizer.is_continuous:
-            return LatentCodec(self.tokenizer)
-        return self.tokenizer
+        return codec_of(self.tokenizer)
 
     def require_prior(self) -> Prior | LatentPrior:
         """Return the prior; raise ValueError where there is none."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import sample
-from data.video import decode_clip, to_uint8
+from data.video import decode_clip, to_uint8, write_video
 from diffusion import UNet3D
 from lm import (
     Condition,
@@ -105,3 +105,16 @@ def test_the_command_line_samples(model, tmp_path):
     options = ["--frames", "5", "--steps", "1", "--out", str(tmp_path / "out")]
     sample.main([str(tmp_path / "model"), "--prompt", PROMPTS[0], *options])
     assert decode_clip(tmp_path / "out/000.mp4").shape == (5, 32, 32, 3)
+
+
+def test_its_tokenizer_is_a_codec_without_files(model, tmp_path, capsys):
+    model.save_pretrained(tmp_path / "model")
+    path, out = tmp_path / "clip.mp4", tmp_path / "out"
+    write_video(path, context(11)[0, :, :30, :26], 8.0)
+    told = ["--context", str(path), "--out", str(out)]
+    sample.main([str(tmp_path / "model"), "--task", "reconstruct", *told])
+    assert "PSNR" in capsys.readouterr().out
+    assert decode_clip(out / "clip_reconstruction.mp4").shape == (11, 30, 26, 3)
+    with pytest.raises(ValueError, match=r"continuous \(KL\).*--task reconstruct"):
+        sample.main([str(tmp_path / "model"), "--task", "encode", *told])
+    assert [file.name for file in out.iterdir()] == ["clip_reconstruction.mp4"]

@@ -1,6 +1,6 @@
 from tokenizer.discriminator import Adversary, PatchDiscriminator
 from tokenizer.frames import FrameTokenizer
-from tokenizer.latents import LatentCodec
+from tokenizer.latents import LatentCodec, codec_of
 from tokenizer.lightning_module import TokenizerModule
 from tokenizer.model import Reconstruction, Tokenizer
 from tokenizer.perceptual import Perceptual
@@ -24,4 +24,5 @@ __all__ = [
     "TiledTokenizer",
     "Tokenizer",
     "TokenizerModule",
+    "codec_of",
 ]

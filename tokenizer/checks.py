@@ -1,4 +1,4 @@
-"""What may enter a tokenizer, clips at one end and tokens at the other, and why not.
+"""What may enter a tokenizer, clips at one end, tokens or latents at the other, and why not.
 
 Inputs are typed as plain tensors: these checks are what gives a shape or a type its sentence.
 """
@@ -44,4 +44,18 @@ def check_tokens(tokens: Tensor, codebook_size: int) -> None:
         raise ValueError(
             f"tokens lie in [{low}, {high}], but this tokenizer's codebook has {codebook_size} "
             "codes; decode with the tokenizer that encoded them"
+        )
+
+
+def check_latents(latents: Tensor, dim: int) -> None:
+    """Raise ValueError unless `latents` is floating point, B `dim` t h w and not empty."""
+    if not latents.is_floating_point():
+        raise ValueError(
+            f"latents are {latents.dtype}, but must be floating point; decode what encode_latents "
+            "returned"
+        )
+    if latents.ndim != 5 or latents.shape[1] != dim or not latents.numel():
+        raise ValueError(
+            f"latents have shape {tuple(latents.shape)}, but must be (B, {dim}, t, h, w), none of "
+            "them 0; decode with the tokenizer that encoded them"
         )

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from data.video import to_model_range, to_uint8
+from tokenizer.latents import codec_of
 from tokenizer.model import Tokenizer
-from tokenizer.streaming import MAX_PIXELS
+from tokenizer.streaming import MAX_PIXELS, Codec
 from tokenizer.tiling import TiledTokenizer
 from tokenizer.token_file import TokenInfo, TokenReader, TokenWriter
 
@@ -25,10 +26,10 @@ _FRAMES = 32  # most that wait until there are enough pixels for an efficient st
 
 
 def encode_video(
-    tokenizer: Tokenizer | TiledTokenizer, frames: Iterable[UInt8[np.ndarray, "H W 3"]]
-) -> Iterator[Int[Tensor, "1 _ h w"]]:
+    codec: Codec, frames: Iterable[UInt8[np.ndarray, "H W 3"]]
+) -> Iterator[Shaped[Tensor, "1 *D _ h w"]]:
     """Encode the frames of one video; for each multiple of s, tokens come as soon as possible."""
-    return tokenizer.stream_encode(_clips(frames, tokenizer), pad=True)
+    return codec.stream_encode(_clips(frames, codec), pad=True)
 
 
 def encode_file(
@@ -37,8 +38,12 @@ def encode_file(
     fps: float,
     path: str | Path,
 ) -> TokenInfo:
-    """Encode the frames of one video into a token file, which appears once it is whole."""
-    frames = iter(frames)
+    """Encode the frames of one video into a token file, which appears once it is whole.
+
+    Raises:
+        ValueError: There is no frame, one does not fit the first, or the tokenizer is continuous.
+    """
+    codebook_size, frames = tokenizer.codebook_size, iter(frames)
     first = next(frames, None)
     if first is None:
         raise ValueError(f"there is no frame to write to {path}; give at least 1")
@@ -46,7 +51,7 @@ def encode_file(
     stride = tokenizer.spatial_stride
     info = TokenInfo(
         tokenizer=tokenizer.fingerprint(),
-        codebook_size=tokenizer.codebook_size,
+        codebook_size=codebook_size,
         grid=(-(-height // stride), -(-width // stride)),
         height=height,
         width=width,
@@ -86,7 +91,8 @@ def decode_file(
 def reconstruct_video(
     tokenizer: Tokenizer | TiledTokenizer, frames: Iterable[UInt8[np.ndarray, "H W 3"]]
 ) -> Iterator[tuple[UInt8[Tensor, "_ H W 3"], UInt8[Tensor, "_ H W 3"]]]:
-    """Return the frames and what is left of them behind the tokens, a few at a time."""
+    """Return the frames and what is left of them behind the bottleneck, a few at a time."""
+    codec = codec_of(tokenizer)
     waiting: deque[np.ndarray] = deque()
 
     def kept() -> Iterator[np.ndarray]:
@@ -94,19 +100,17 @@ def reconstruct_video(
             waiting.append(frame)
             yield frame
 
-    for clip in tokenizer.stream_decode(encode_video(tokenizer, kept())):
+    for clip in codec.stream_decode(encode_video(codec, kept())):
         truth = np.stack([waiting.popleft() for _ in range(min(clip.shape[2], len(waiting)))])
         num_frames, height, width = truth.shape[:3]
         rebuilt = to_uint8(clip[0, :, :num_frames, :height, :width]).cpu()
         yield torch.from_numpy(truth), rebuilt
 
 
-def _clips(
-    frames: Iterable[np.ndarray], tokenizer: Tokenizer | TiledTokenizer
-) -> Iterator[Float[Tensor, "1 3 _ H W"]]:
-    stride = tokenizer.spatial_stride
+def _clips(frames: Iterable[np.ndarray], codec: Codec) -> Iterator[Float[Tensor, "1 3 _ H W"]]:
+    stride = codec.spatial_stride
     for group in _groups(_of_one_size(frames)):
-        clip = to_model_range(torch.from_numpy(group)[None].to(tokenizer.device))
+        clip = to_model_range(torch.from_numpy(group)[None].to(codec.device))
         height, width = clip.shape[3:]
         yield F.pad(clip, (0, -width % stride, 0, -height % stride, 0, 0), mode="replicate")
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +20,11 @@ from layers.storage import (
     save_module,
     write_manifest,
 )
-from tokenizer import streaming
 from tokenizer.blocks import Cache
-from tokenizer.checks import check_pixels, check_tokens
+from tokenizer.checks import check_latents, check_pixels, check_tokens
 from tokenizer.cnn import Decoder, Encoder, Layout
 from tokenizer.quantizers import Bottleneck, Quantized, Quantizer
+from tokenizer.streaming import Codec
 
 
 class Reconstruction(NamedTuple):
@@ -35,7 +34,7 @@ class Reconstruction(NamedTuple):
     quantized: Quantized
 
 
-class Tokenizer(Configurable, nn.Module):
+class Tokenizer(Configurable, nn.Module, Codec):
     """Causal 3D CNN autoencoder with a bottleneck; an image is a clip of one frame.
 
     Args:
@@ -119,9 +118,8 @@ class Tokenizer(Configurable, nn.Module):
         self, tokens: Int[Tensor, "B t h w"], cache: Cache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames."""
-        quantizer = self.require_quantizer()
-        check_tokens(tokens, quantizer.codebook_size)
-        return self.decoder(quantizer.lookup(tokens), cache)
+        self.check_tokens(tokens)
+        return self.decoder(self.require_quantizer().lookup(tokens), cache)
 
     def encode_latents(
         self, clip: Float[Tensor, "B 3 T H W"], cache: Cache | None = None
@@ -134,6 +132,7 @@ class Tokenizer(Configurable, nn.Module):
         self, latents: Float[Tensor, "B D t h w"], cache: Cache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return pixels of latents as `encode_latents` gives them."""
+        check_latents(latents, self.quantizer.dim)
         return self.decoder(latents, cache)
 
     def forward(self, clip: Float[Tensor, "B 3 T H W"]) -> Reconstruction:
@@ -156,7 +155,8 @@ class Tokenizer(Configurable, nn.Module):
         if not isinstance(self.quantizer, Quantizer):
             raise ValueError(
                 f"this tokenizer is continuous ({type(self.quantizer).__name__}) and has no "
-                "tokens; use encode_latents and decode_latents"
+                "tokens; take one with FSQ, LFQ or VQ, or do without: sample.py --task "
+                "reconstruct, or LatentCodec in Python"
             )
         return self.quantizer
 
@@ -195,6 +195,10 @@ class Tokenizer(Configurable, nn.Module):
                 f"stride {self.spatial_stride}; resize or crop it"
             )
 
+    def check_tokens(self, tokens: Int[Tensor, "B t h w"]) -> None:
+        """Raise ValueError where tokens are none of this tokenizer, or it has none."""
+        check_tokens(tokens, self.codebook_size)
+
     @torch.no_grad()
     def calibrate(self, clip: Float[Tensor, "B 3 T H W"]) -> None:
         """Fit both ends to a batch: latents of mean 0 and deviation 1, output at the mean picture.
@@ -224,26 +228,6 @@ class Tokenizer(Configurable, nn.Module):
     def decoder_fingerprint(self) -> str:
         """Hash what decides the pixels of given latents."""
         return _hash(json.dumps(self.config["arguments"], sort_keys=True), self.decoder)
-
-    def stream_encode(
-        self, clips: Iterable[Float[Tensor, "B 3 _ H W"]], *, pad: bool = False
-    ) -> Iterator[Int[Tensor, "B _ h w"]]:
-        """Encode a stream of chunks of any length, without gradient and in constant memory.
-
-        Tokens come as soon as the frames they stand for are there, and equal those of one pass.
-
-        Args:
-            clips: Pixels in [-1, 1], any number of frames at a time, one picture size throughout.
-            pad: Repeat the last frame until there are 1 + s k; without, other lengths are refused
-                when the stream ends.
-        """
-        return streaming.stream_encode(self, clips, pad=pad)
-
-    def stream_decode(
-        self, tokens: Iterable[Int[Tensor, "B _ h w"]]
-    ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
-        """Decode a stream of chunks of any length, without gradient and in constant memory."""
-        return streaming.stream_decode(self, tokens)
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> "Tokenizer":

@@ -4,16 +4,18 @@ The causal layers take 1 + s k frames first and multiples of s after; here chunk
 that and cut, so that neither a long stream nor a long chunk costs memory.
 """
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 MAX_PIXELS = 2**19
-"""Pixels in work at once: more cost memory, fewer cost speed."""
+"""Pixels in work at once, but at least s frames: more cost memory, fewer cost speed."""
+
+_FRAMES = -3  # the axis of time, in clips, tokens and latents
 
 
 class StreamCache(dict[nn.Module, Tensor]):
@@ -30,64 +32,78 @@ class StreamCache(dict[nn.Module, Tensor]):
         super().__setitem__(layer, state.clone())
 
 
-@runtime_checkable
-class Codec(Protocol):
-    """What can encode and decode in chunks: a `Tokenizer`, or a `TiledTokenizer` around one."""
+class Codec(ABC):
+    """What turns pixels into tokens or latents and back, whole clips or streams of chunks.
+
+    A stream is the same two calls with a cache: `encode` and `decode` are all that differs between
+    tokens, latents and tiles.
+    """
 
     temporal_stride: int
     spatial_stride: int
 
-    def encode(self, clip: Tensor, cache: StreamCache | None = None) -> Tensor: ...
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where it works; clips and tokens have to be there."""
 
-    def decode(self, tokens: Tensor, cache: StreamCache | None = None) -> Tensor: ...
+    @abstractmethod
+    def encode(
+        self, clip: Float[Tensor, "B 3 T H W"], cache: StreamCache | None = None
+    ) -> Shaped[Tensor, "B *D t h w"]:
+        """Return tokens or latents.
 
+        Args:
+            clip: Pixels in [-1, 1]; T = 1 + s k frames, H and W multiples of the spatial stride.
+            cache: State of a stream; later chunks hold a multiple of s frames.
+        """
 
-def stream_encode(
-    codec: Codec,
-    clips: Iterable[Float[Tensor, "B 3 _ H W"]],
-    *,
-    pad: bool = False,
-    max_pixels: int = MAX_PIXELS,
-) -> Iterator[Int[Tensor, "B _ h w"]]:
-    """Encode a stream; tokens come as soon as the frames they stand for are there.
+    @abstractmethod
+    def decode(
+        self, tokens: Shaped[Tensor, "B *D t h w"], cache: StreamCache | None = None
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames."""
 
-    Args:
-        codec: The tokenizer.
-        clips: Chunks of any number of frames, one batch and picture size throughout.
-        pad: Repeat the last frame until 1 + s k are reached, instead of refusing other lengths.
-        max_pixels: How many are in work at once, but at least s frames.
+    def stream_encode(
+        self, clips: Iterable[Float[Tensor, "B 3 _ H W"]], *, pad: bool = False
+    ) -> Iterator[Shaped[Tensor, "B *D _ h w"]]:
+        """Encode a stream of chunks of any length, without gradient and in constant memory.
 
-    Raises:
-        ValueError: A chunk does not fit, or the stream has no frame or ends between two groups.
-    """
-    cache = StreamCache()
-    for clip in regroup(clips, codec.temporal_stride, pad=pad, max_pixels=max_pixels):
-        with torch.no_grad():
-            tokens = codec.encode(clip, cache)
-        yield tokens
+        Tokens come as soon as the frames they stand for are there, and equal those of one pass.
 
+        Args:
+            clips: Pixels in [-1, 1], any number of frames at a time, one picture size throughout.
+            pad: Repeat the last frame until there are 1 + s k; without, other lengths are refused
+                when the stream ends.
 
-def stream_decode(
-    codec: Codec, tokens: Iterable[Int[Tensor, "B _ h w"]], *, max_pixels: int = MAX_PIXELS
-) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
-    """Decode a stream; frames come with the tokens that stand for them.
-
-    Args:
-        codec: The tokenizer.
-        tokens: Chunks of any number of latent frames, one batch and grid throughout.
-        max_pixels: How many are in work at once, but at least s frames.
-
-    Raises:
-        ValueError: A chunk does not fit, or the stream holds none.
-    """
-    cache = StreamCache()
-    cell = codec.temporal_stride * codec.spatial_stride**2  # pixels that a token stands for
-    for chunk in _of_one_size(tokens, frame_axis=1):
-        most = max_pixels // (chunk[:, 0].numel() * cell)
-        for part in chunk.split(max(1, most), dim=1):
+        Raises:
+            ValueError: A chunk does not fit, or the stream has no frame or ends between two groups.
+        """
+        cache = StreamCache()
+        for clip in regroup(clips, self.temporal_stride, pad=pad, max_pixels=MAX_PIXELS):
             with torch.no_grad():
-                clip = codec.decode(part, cache)
-            yield clip
+                tokens = self.encode(clip, cache)
+            yield tokens
+
+    def stream_decode(
+        self, tokens: Iterable[Shaped[Tensor, "B *D _ h w"]]
+    ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
+        """Decode a stream of chunks of any length, without gradient and in constant memory.
+
+        Args:
+            tokens: What `stream_encode` gives, any number of latent frames at a time.
+
+        Raises:
+            ValueError: A chunk does not fit, or the stream holds none.
+        """
+        cache = StreamCache()
+        cell = self.temporal_stride * self.spatial_stride**2  # pixels that a token stands for
+        for chunk in _of_one_size(tokens):
+            b, h, w = chunk.shape[0], *chunk.shape[-2:]
+            for part in chunk.split(max(1, MAX_PIXELS // (b * h * w * cell)), dim=_FRAMES):
+                with torch.no_grad():
+                    clip = self.decode(part, cache)
+                yield clip
 
 
 def regroup(
@@ -98,7 +114,7 @@ def regroup(
     Nothing is held back that could go on: what waits is less than a group.
     """
     lead, waiting, num_frames = 1, None, 0
-    for clip in _of_one_size(clips, frame_axis=2):
+    for clip in _of_one_size(clips):
         num_frames += clip.shape[2]
         waiting = clip if waiting is None else torch.cat([waiting, clip], dim=2)
         most = max(1, max_pixels // (stride * waiting[:, 0, 0].numel())) * stride
@@ -119,16 +135,16 @@ def regroup(
         yield torch.cat([waiting, waiting[:, :, -1:].expand(-1, -1, missing, -1, -1)], dim=2)
 
 
-def _of_one_size(chunks: Iterable[Tensor], frame_axis: int) -> Iterator[Tensor]:
+def _of_one_size(chunks: Iterable[Tensor]) -> Iterator[Tensor]:
     """Pass chunks on, as long as they agree in everything but the number of frames."""
     first: tuple[torch.dtype, list[int]] | None = None
     for number, chunk in enumerate(chunks):
-        if chunk.ndim <= frame_axis or not chunk.numel():
+        if chunk.ndim < 3 or not chunk.numel():
             raise ValueError(
                 f"chunk {number} of the stream has shape {tuple(chunk.shape)}, so nothing in it; "
                 "give each at least 1 frame"
             )
-        kind = chunk.dtype, [n for axis, n in enumerate(chunk.shape) if axis != frame_axis]
+        kind = chunk.dtype, [*chunk.shape[:_FRAMES], *chunk.shape[_FRAMES + 1 :]]
         first = first or kind
         if kind != first:
             raise ValueError(

@@ -6,17 +6,17 @@ Attention over the whole frame leaves no such core: tiles are then an approximat
 asked for, and decoded pixels are blended across the seams.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from tokenizer.checks import check_tokens
+from tokenizer.latents import codec_of
 from tokenizer.model import Tokenizer
-from tokenizer.streaming import StreamCache, stream_decode, stream_encode
+from tokenizer.streaming import Codec, StreamCache
 
 _PROBES = (32, 128, 512)  # cells; a reach that fills the last is called unbounded
 
@@ -56,7 +56,7 @@ class Span(NamedTuple):
         return rise.clamp(0, 1) * fall.clamp(0, 1)
 
 
-class TiledTokenizer:
+class TiledTokenizer(Codec):
     """A tokenizer that encodes and decodes frames tile by tile, as whole clips or as streams.
 
     Args:
@@ -72,7 +72,7 @@ class TiledTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, tile: int, overlap: int | None = None) -> None:
-        self.tokenizer, self.codebook_size = tokenizer, tokenizer.codebook_size
+        self.tokenizer, self.codec = tokenizer, codec_of(tokenizer)
         self.temporal_stride = tokenizer.temporal_stride
         self.spatial_stride = stride = tokenizer.spatial_stride
         for name, pixels in (("tile", tile), ("overlap", overlap or 0)):
@@ -97,20 +97,25 @@ class TiledTokenizer:
         """Where it works."""
         return self.tokenizer.device
 
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes; ValueError for a continuous tokenizer."""
+        return self.tokenizer.codebook_size
+
     @torch.no_grad()
     def encode(
         self, clip: Float[Tensor, "B 3 T H W"], cache: StreamCache | None = None
-    ) -> Int[Tensor, "B t h w"]:
-        """Return tokens, as `Tokenizer.encode` does; they come from the cores alone."""
+    ) -> Shaped[Tensor, "B *D t h w"]:
+        """Return tokens or latents as without tiles; they come from the cores alone."""
         self.tokenizer.check_clip(clip, first=cache is None or not cache.tiles)
         stride = self.spatial_stride
         grid = clip.shape[3] // stride, clip.shape[4] // stride
         tokens: Tensor | None = None
         for number, (y, x) in enumerate(self._tiles(grid, self.encode_margin)):
             part = clip[..., y.slice(stride), x.slice(stride)]
-            tile = self.tokenizer.encode(part, None if cache is None else cache.tiles[number])
+            tile = self.codec.encode(part, None if cache is None else cache.tiles[number])
             if tokens is None:
-                tokens = tile.new_empty(*tile.shape[:2], *grid)
+                tokens = tile.new_empty(*tile.shape[:-2], *grid)
             core = tile[..., y.core_begin - y.begin :, x.core_begin - x.begin :]
             height, width = y.core_end - y.core_begin, x.core_end - x.core_begin
             tokens[..., y.core_begin : y.core_end, x.core_begin : x.core_end] = core[
@@ -121,16 +126,16 @@ class TiledTokenizer:
 
     @torch.no_grad()
     def decode(
-        self, tokens: Int[Tensor, "B t h w"], cache: StreamCache | None = None
+        self, tokens: Shaped[Tensor, "B *D t h w"], cache: StreamCache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
-        """Return pixels, as `Tokenizer.decode` does."""
-        check_tokens(tokens, self.codebook_size)
-        stride, (h, w) = self.spatial_stride, tokens.shape[2:]
+        """Return pixels as without tiles."""
+        self.codec.check_tokens(tokens)
+        stride, (h, w) = self.spatial_stride, tokens.shape[-2:]
         clip: Tensor | None = None
         total = torch.zeros(h * stride, w * stride, device=tokens.device)
         for number, (y, x) in enumerate(self._tiles((h, w), self.decode_margin)):
             part = tokens[..., y.slice(), x.slice()]
-            tile = self.tokenizer.decode(part, None if cache is None else cache.tiles[number])
+            tile = self.codec.decode(part, None if cache is None else cache.tiles[number])
             if clip is None:
                 clip = tile.new_zeros(*tile.shape[:3], *total.shape)
             weight = torch.outer(y.weight(stride, self.blend), x.weight(stride, self.blend))
@@ -139,18 +144,6 @@ class TiledTokenizer:
             total[y.slice(stride), x.slice(stride)] += weight
         assert clip is not None
         return clip / total
-
-    def stream_encode(
-        self, clips: Iterable[Float[Tensor, "B 3 _ H W"]], *, pad: bool = False
-    ) -> Iterator[Int[Tensor, "B _ h w"]]:
-        """Encode a stream, as `Tokenizer.stream_encode` does."""
-        return stream_encode(self, clips, pad=pad)
-
-    def stream_decode(
-        self, tokens: Iterable[Int[Tensor, "B _ h w"]]
-    ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
-        """Decode a stream, as `Tokenizer.stream_decode` does."""
-        return stream_decode(self, tokens)
 
     def fingerprint(self) -> str:
         """Name the tokenizer: exact tiles change no token."""

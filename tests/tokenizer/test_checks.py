@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer.codec import encode_video
+from tokenizer import LatentCodec, TiledTokenizer
+from tokenizer.codec import encode_file, encode_video
 
 CLIPS = {
     "uint8": (lambda clip: (clip * 127 + 128).to(torch.uint8), "to_model_range"),
@@ -29,6 +30,12 @@ TOKENS = {
     "too large": (lambda tokens: tokens * 0 + 200, "codebook has 200 codes"),
     "no frame": (lambda tokens: tokens[:, :0], r"\(B, t, h, w\)"),
     "a sequence": (lambda tokens: tokens.flatten(1), r"\(B, t, h, w\)"),
+}
+LATENTS = {
+    "integers": (lambda latents: latents.long(), "floating point"),
+    "of another tokenizer": (lambda latents: latents[:, :2], r"\(B, 3, t, h, w\)"),
+    "no batch": (lambda latents: latents[0], r"\(B, 3, t, h, w\)"),
+    "no frame": (lambda latents: latents[:, :, :0], "none of them 0"),
 }
 FRAMES = {
     "none": ([], "no chunk"),
@@ -70,6 +77,23 @@ def test_tokens_that_do_not_fit_are_refused(tiny_tokenizer, name):
         tiny_tokenizer.decode(tokens)
     with pytest.raises(ValueError, match=r"."):
         list(tiny_tokenizer.stream_decode([tokens]))
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("name", LATENTS)
+def test_latents_that_do_not_fit_are_refused(continuous, name):
+    change, words = LATENTS[name]
+    latents = change(torch.zeros(1, 3, 2, 4, 4))
+    for codec in (LatentCodec(continuous), TiledTokenizer(continuous, 80)):
+        with pytest.raises(ValueError, match=words):
+            codec.decode(latents)
+
+
+@pytest.mark.parametrize("change", [lambda one: one, lambda one: TiledTokenizer(one, 80)])
+def test_a_continuous_tokenizer_has_no_tokens_and_says_what_it_can(continuous, change):
+    tokenizer = change(continuous)
+    with pytest.raises(ValueError, match=r"continuous \(KL\).*--task reconstruct, or LatentCodec"):
+        encode_file(tokenizer, iter([]), 8.0, "never.tokens")
 
 
 @pytest.mark.usefixtures("_without_types")

@@ -53,6 +53,17 @@ def test_padding_is_a_copy_of_the_edge_and_is_cropped_again(tiny_tokenizer):
     assert (clip.int() - expected.int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize("tile", [None, 80])
+def test_latents_reconstruct_as_in_one_pass(continuous, tile):
+    frames = video(7, 90, 85)
+    tokenizer = continuous if tile is None else TiledTokenizer(continuous, tile)
+    pairs = list(reconstruct_video(tokenizer, iter(frames)))
+    truth, clip = (torch.cat(part) for part in zip(*pairs, strict=True))
+    whole = continuous(padded(frames, 9, 96, 88)).clip
+    assert np.array_equal(truth.numpy(), frames)
+    assert (clip.int() - to_uint8(whole)[0, :7, :90, :85].int()).abs().max() <= 1
+
+
 def test_tiles_write_the_same_file(tiny_tokenizer, tmp_path):
     """But for tokens at a boundary, of which this clip has none."""
     frames, tiled = video(5, 120, 90), TiledTokenizer(tiny_tokenizer, 80)
