@@ -184,15 +184,20 @@ class VideoDataModule(lightning.LightningDataModule):
     @property
     def size(self) -> int:
         """Height and width of the frames at the end of training."""
-        return first_frame(self.train, self._last.size).shape[1]
+        return self.side(self._last)
+
+    def side(self, stage: Stage) -> int:
+        """Height and width of the frames of a stage, from the first clip that can be read."""
+        return first_frame(self._source(stage), stage.size).shape[1]
+
+    def _source(self, stage: Stage) -> ClipSource:
+        return self.train if self.images is None or stage.num_frames > 1 else self.images
 
     def setup(self, stage: str) -> None:
         """Compare the stages with the clips, before the first step."""
         for source, stages in ((self.train, self.stages), (self.val, [self._last])):
-            asked = max(
-                (one.num_frames for one in stages if one.num_frames > 1 or self.images is None),
-                default=1,
-            )
+            clips = [one for one in stages if self._source(one) is self.train]
+            asked = max((one.num_frames for one in clips), default=1)
             if source.shortest is not None and source.shortest < asked:
                 raise ValueError(
                     f"a stage asks for {asked} frames, but the shortest clip has "

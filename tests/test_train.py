@@ -114,7 +114,13 @@ def test_stages_longer_than_the_clips_are_refused_before_the_first_step(fit, tmp
     ("option", "words"),
     [
         ("--data.stages=[{num_frames: 16, batch_size: 1, share: 1.0}]", "num_frames is 16"),
-        ("--data.stages=[{num_frames: 1, batch_size: 1, share: 1.0, size: 60}]", "60"),
+        ("--data.stages=[{num_frames: 1, batch_size: 1, share: 1.0, size: 60}]", "is 60 x 60"),
+        (
+            "--data.stages=[{num_frames: 1, batch_size: 1, share: 0.5}, {num_frames: 5, "
+            "batch_size: 1, share: 0.2, size: 60, mixed: true}, {num_frames: 5, batch_size: 1, "
+            "share: 0.3}]",
+            "is 60 x 60 pixels, but height and width must be multiples",
+        ),
         ("--trainer.precision=bf16-true", "leave precision out"),
     ],
 )

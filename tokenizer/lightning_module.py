@@ -96,8 +96,8 @@ class TokenizerModule(TrainedModule):
         if isinstance(data, VideoDataModule):
             for part in data.stages:
                 self.tokenizer.num_latent_frames(part.num_frames)
-            size = data.size  # which reads a clip
-            self.tokenizer.check_clip(torch.zeros(1, 3, 1, size, size))
+                side = data.side(part)  # which reads a clip
+                self.tokenizer.check_clip(torch.zeros(1, 3, 1, side, side))
 
     def on_fit_start(self) -> None:
         """Give a new run the weights it starts from; open those of the perceptual loss."""

@@ -11,6 +11,7 @@ import torch
 from data.container import VideoError
 from data.datamodule import VideoDataModule, WindowDataset, divide
 from data.schedule import Stage, StepSampler, Window
+from data.shapes import Shapes
 from data.source import ClipSource, Place, Sample, fit_window
 
 STAGES = [Stage(1, 4, 0.5), Stage(5, 2, 0.5)]
@@ -172,6 +173,11 @@ def test_a_stage_of_a_size_gives_frames_of_that_size_and_never_enlarges():
     assert shapes == {(3, 5, 8, 8), (3, 1, 8, 8), (3, 5, 4, 4)}
     with pytest.raises(ValueError, match="frames of 9 pixels, but 2 has 8"):
         WindowDataset(Counted())[Window(2, 5, 0.0, size=9)]
+
+
+def test_each_stage_says_the_size_of_its_frames():
+    assert [datamodule().side(stage) for stage in JOINT] == [8, 8, 4]
+    assert [datamodule(images=Shapes()).side(stage) for stage in JOINT] == [8, 64, 4]
 
 
 def test_a_clip_that_cannot_be_read_is_replaced_and_named_whatever_the_workers():
