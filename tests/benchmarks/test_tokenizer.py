@@ -53,5 +53,8 @@ def test_a_study_run_is_a_published_recipe_with_another_tokenizer(tmp_path):
     model = config["model"]["init_args"]
     assert model["max_steps"] == 7
     assert model["tokenizer"]["quantizer"]["class_path"] == "LFQ"
+    assert model["quantizer_anneal_steps"] == 3
+    other = run._replace(bottleneck="FSQ").config(tmp_path / "videos")["model"]["init_args"]
+    assert "quantizer_anneal_steps" not in other
     assert [stage["batch_size"] for stage in config["data"]["stages"]] == [8, 2, 2]
     assert config["data"]["val"]["init_args"]["path"] == str(tmp_path / "videos")
