@@ -7,6 +7,7 @@ import torch
 
 from diffusion.decoder import DiffusionDecoder
 from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
+from lm.condition import Condition
 from lm.generation import Codec
 from lm.latent_prior import LatentPrior
 from lm.prior import Prior
@@ -168,3 +169,22 @@ class ModelFolder:
                 "leave decoder out"
             )
         return self.decoder
+
+    @property
+    def takes_actions(self) -> bool:
+        """Whether actions can be given."""
+        return self.prior is not None and bool(self.prior.inputs.action_ranges)
+
+    def condition(self, prompts: list[str] | None, count: int) -> Condition:
+        """Return prompts as the prior reads them; for None, so many without text."""
+        if prompts is None:
+            return Condition([[] for _ in range(count)])
+        if len(prompts) != count:
+            raise ValueError(f"there are {len(prompts)} prompts for {count} videos; give one each")
+        for prompt in prompts:
+            if not prompt.strip():
+                raise ValueError("a prompt is empty; use prompts=None for unconditional samples")
+        if self.text_encoder is not None:
+            return Condition([[] for _ in prompts], states=self.text_encoder.encode(prompts))
+        text = self.require_text()
+        return Condition([text.encode_prompt(prompt) for prompt in prompts])

@@ -14,7 +14,6 @@ from diffusion.pixels import DrawnPixels
 from diffusion.sampler import generators_of
 from lm.autoregressive import AutoregressivePrior
 from lm.captioning import write_captions
-from lm.condition import Condition
 from lm.generation import Generation, Pixels
 from lm.packing import Quantization
 from lm.request import Request, class_numbers
@@ -48,7 +47,7 @@ class VideoPipeline(ModelFolder):
         features: Float[Tensor, "B t F"] | None = None,
         control: UInt8[Tensor, "B T5 H5 W5 3"] | None = None,
         decoder: str = "cnn",
-        decoder_steps: int = 20,
+        decoder_steps: int | None = None,
         choice_temperature: float = 4.5,
     ) -> UInt8[Tensor, "B T4 H4 W4 3"]:
         """Sample videos.
@@ -83,7 +82,7 @@ class VideoPipeline(ModelFolder):
         request: Request,
         sampling: Sampling = Sampling(),
         decoder: str = "cnn",
-        decoder_steps: int = 20,
+        decoder_steps: int | None = None,
     ) -> Iterator[UInt8[Tensor, "B _ H W 3"]]:
         """Sample videos piece by piece, in memory that does not grow with their length.
 
@@ -93,11 +92,13 @@ class VideoPipeline(ModelFolder):
             request: What is made.
             sampling: How its tokens are drawn.
             decoder: Who turns tokens into pixels: "cnn", the tokenizer's own, or "diffusion".
-            decoder_steps: Calls of the diffusion decoder's network a window of its own.
+            decoder_steps: Calls of the diffusion decoder's network a window of its own; by default
+                those of `sampling` where the prior takes none, else 20.
 
         Raises:
             ValueError: What is asked for cannot be; before anything is sampled.
         """
+        sampling, decoder_steps = self._shared_steps(sampling, decoder, decoder_steps)
         generators = generators_of(request.seeds, request.count)
         pixels = self._pixels(decoder, decoder_steps, request)
         enlarges = pixels is not None and pixels.enlarges
@@ -228,6 +229,15 @@ class VideoPipeline(ModelFolder):
             pixels,
         )
 
+    def _shared_steps(
+        self, sampling: Sampling, decoder: str, steps: int | None
+    ) -> tuple[Sampling, int]:
+        """Give the steps of `sampling` to the diffusion decoder where nobody else takes any."""
+        alone = decoder == "diffusion" and isinstance(self.prior, AutoregressivePrior)
+        if alone and steps is None and sampling.steps is not None:
+            return replace(sampling, steps=None), sampling.steps
+        return sampling, 20 if steps is None else steps
+
     def _pixels(self, decoder: str, steps: int, request: Request) -> DrawnPixels | None:
         """Return what turns tokens into pixels; None for the tokenizer's own decoder."""
         if decoder not in ("cnn", "diffusion") or steps < 1:
@@ -274,22 +284,3 @@ class VideoPipeline(ModelFolder):
             flat = resize_and_crop(flat, size)
             videos = rearrange(flat, "(b t) h w c -> b t h w c", b=len(videos))
         return to_model_range(videos.to(self.device))
-
-    @property
-    def takes_actions(self) -> bool:
-        """Whether actions can be given."""
-        return self.prior is not None and bool(self.prior.inputs.action_ranges)
-
-    def condition(self, prompts: list[str] | None, count: int) -> Condition:
-        """Return prompts as the prior reads them; for None, so many without text."""
-        if prompts is None:
-            return Condition([[] for _ in range(count)])
-        if len(prompts) != count:
-            raise ValueError(f"there are {len(prompts)} prompts for {count} videos; give one each")
-        for prompt in prompts:
-            if not prompt.strip():
-                raise ValueError("a prompt is empty; use prompts=None for unconditional samples")
-        if self.text_encoder is not None:
-            return Condition([[] for _ in prompts], states=self.text_encoder.encode(prompts))
-        text = self.require_text()
-        return Condition([text.encode_prompt(prompt) for prompt in prompts])

@@ -78,10 +78,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tile", type=int, help="largest side of a tile, for large frames")
     parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
     parser.add_argument("--min-p", type=float, help="keep this share of the likeliest")
-    parser.add_argument("--steps", type=int, help="calls of a masked prior's network a window")
+    parser.add_argument("--steps", type=int, help="of the prior, else of the decoder")
     parser.add_argument("--choice-temperature", type=float, default=4.5, help="of a masked prior")
     parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
-    parser.add_argument("--decoder-steps", type=int, default=20, help="of the diffusion decoder")
+    parser.add_argument("--decoder-steps", type=int, help="of the diffusion decoder")
     parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
     parser.add_argument("--quantize", choices=["int8"], help="weights of one byte: faster")
     parser.add_argument("--device", type=device, default=local_device())
@@ -129,7 +129,8 @@ def edit(args: argparse.Namespace) -> None:
     source = guide_frames(args.context, args.task, pipe.size, pipe.fps, stride)[: args.frames]
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     videos = source.expand(len(prompts), *source.shape)
-    told = args.strength, args.seed, args.guidance_scale, args.decoder_steps
+    steps = args.steps if args.decoder_steps is None else args.decoder_steps
+    told = args.strength, args.seed, args.guidance_scale, 20 if steps is None else steps
     edited = pipe.edit(videos, prompts, *told)
     write_samples(iter([edited]), prompts, edited.shape[1], args.out, pipe.fps)
 

@@ -1,0 +1,63 @@
+"""The diffusion decoder on the command line: whose steps are whose."""
+
+import pytest
+import torch
+
+import sample
+from data.video import decode_clip, write_video
+from diffusion import DiffusionDecoder, UNet3D
+from lm import MaskGITPrior, Transformer
+from pipeline import VideoPipeline
+
+PROMPT = "a red circle moving left"
+
+
+def with_decoder(pipe, prior=None, text_width=16):
+    """Return a model of the demo's shape in small whose decoder can edit."""
+    torch.manual_seed(0)
+    network = UNet3D([32], [1], text_width=text_width)
+    text_size = 320 if text_width else 0
+    decoder = DiffusionDecoder(network, 200, [4, 8], use="read", text_size=text_size)
+    for p in decoder.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    prior = prior or pipe.prior
+    return VideoPipeline(pipe.tokenizer, 32, 8.0, prior, pipe.text, decoder=decoder)
+
+
+def run(pipe, tmp_path, *arguments):
+    """Return the first video that the command line writes."""
+    pipe.save_pretrained(tmp_path / "model")
+    sample.main([str(tmp_path / "model"), *map(str, arguments), "--out", str(tmp_path / "out")])
+    return decode_clip(tmp_path / "out" / "000.mp4")
+
+
+def written(video, tmp_path):
+    """Return a video as a file gives it back."""
+    write_video(tmp_path / "expected.mp4", video, 8.0)
+    return decode_clip(tmp_path / "expected.mp4")
+
+
+@pytest.mark.parametrize("option", ["--steps", "--decoder-steps"])
+def test_the_steps_are_the_decoder_s_where_the_prior_takes_none(pipe, tmp_path, option):
+    pipe = with_decoder(pipe)
+    asked = ["--prompt", PROMPT, "--frames", 5, "--decoder", "diffusion"]
+    found = run(pipe, tmp_path, *asked, option, 3)
+    made = [
+        pipe.generate([PROMPT], 5, 0, decoder="diffusion", decoder_steps=steps)[0]
+        for steps in (3, 20)
+    ]
+    assert torch.equal(found, written(made[0], tmp_path))
+    assert not torch.equal(*made)
+    with pytest.raises(ValueError, match="leave steps out"):
+        run(pipe, tmp_path, *asked, "--steps", 3, "--decoder-steps", 2)
+    with pytest.raises(ValueError, match="leave steps out"):
+        run(pipe, tmp_path, "--prompt", PROMPT, "--steps", 3)
+
+
+def test_the_steps_stay_a_masked_prior_s(pipe, tmp_path):
+    masked = MaskGITPrior(Transformer(width=32, depth=1, num_heads=2), 200, grid=[5, 4, 4])
+    pipe = with_decoder(pipe, masked)
+    found = run(pipe, tmp_path, "--frames", 5, "--decoder", "diffusion", "--steps", 3)
+    told = {"num_frames": 5, "steps": 3, "decoder": "diffusion"}
+    assert torch.equal(found, written(pipe.generate(**told, decoder_steps=20)[0], tmp_path))
+    assert not torch.equal(*(pipe.generate(**told, decoder_steps=steps) for steps in (20, 3)))
