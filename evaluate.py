@@ -16,7 +16,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from rich.table import Table
 from torch import Tensor, distributed
 
 from data.container import VideoError
+from diffusion.sampler import Solver
 from evaluation import result
 from evaluation.blind import collect_votes, write_blind_page
 from evaluation.experiment import Files, Found, Options, evaluate
@@ -45,8 +46,10 @@ SAMPLING = {
     "guidance_scale": float,
     "steps": int,
     "choice_temperature": float,
-    "decoder": str,
+    "decoder": Literal["cnn", "diffusion"],
     "decoder_steps": int,
+    "decoder_guidance": float,
+    "decoder_solver": Solver,
 }
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -95,7 +98,9 @@ def _protocol_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip", type=Path, help="folder of a CLIP model")
     parser.add_argument("--train-data", type=Path, help="what the model was trained on")
     for name, kind in SAMPLING.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="of generate")
+        option, choices = f"--{name.replace('_', '-')}", get_args(kind) or None
+        kind = str if choices else kind
+        parser.add_argument(option, type=kind, choices=choices, help="of generate")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
 from diffusion.pixels import DrawnPixels
-from diffusion.sampler import generators_of
+from diffusion.sampler import Solver, generators_of
+from diffusion.wishes import Sampling as PixelSampling
 from lm.autoregressive import AutoregressivePrior
 from lm.captioning import write_captions
 from lm.generation import Generation, Pixels
@@ -49,6 +50,8 @@ class VideoPipeline(ModelFolder):
         decoder: str = "cnn",
         decoder_steps: int | None = None,
         choice_temperature: float = 4.5,
+        decoder_guidance: float = 1.0,
+        decoder_solver: Solver = "ddim",
     ) -> UInt8[Tensor, "B T4 H4 W4 3"]:
         """Sample videos.
 
@@ -75,7 +78,8 @@ class VideoPipeline(ModelFolder):
         sampling = Sampling(
             guidance_scale, temperature, top_k, top_p, min_p, steps, choice_temperature, quantize
         )
-        return torch.cat(list(self.stream(request, sampling, decoder, decoder_steps)), dim=1)
+        way = decoder, decoder_steps, decoder_guidance, decoder_solver
+        return torch.cat(list(self.stream(request, sampling, *way)), dim=1)
 
     def stream(
         self,
@@ -83,6 +87,8 @@ class VideoPipeline(ModelFolder):
         sampling: Sampling = Sampling(),
         decoder: str = "cnn",
         decoder_steps: int | None = None,
+        decoder_guidance: float = 1.0,
+        decoder_solver: Solver = "ddim",
     ) -> Iterator[UInt8[Tensor, "B _ H W 3"]]:
         """Sample videos piece by piece, in memory that does not grow with their length.
 
@@ -94,13 +100,16 @@ class VideoPipeline(ModelFolder):
             decoder: Who turns tokens into pixels: "cnn", the tokenizer's own, or "diffusion".
             decoder_steps: Calls of the diffusion decoder's network a window of its own; by default
                 those of `sampling` where the prior takes none, else 20.
+            decoder_guidance: uncond + scale (cond - uncond) of its network; 1 is off.
+            decoder_solver: "ddim", "dpm" (second order) or "ancestral".
 
         Raises:
             ValueError: What is asked for cannot be; before anything is sampled.
         """
         sampling, decoder_steps = self._shared_steps(sampling, decoder, decoder_steps)
         generators = generators_of(request.seeds, request.count)
-        pixels = self._pixels(decoder, decoder_steps, request)
+        drawing = PixelSampling(decoder_steps, decoder_guidance, decoder_solver)
+        pixels = self._pixels(decoder, drawing, request)
         enlarges = pixels is not None and pixels.enlarges
         generation = self._generation(request, None if enlarges else pixels)
         generation.check(sampling)
@@ -142,6 +151,7 @@ class VideoPipeline(ModelFolder):
         seed: int = 0,
         guidance_scale: float = 1.0,
         decoder_steps: int = 20,
+        decoder_solver: Solver = "ddim",
     ) -> UInt8[Tensor, "B T H2 W2 3"]:
         """Change videos as prompts say, by the diffusion decoder (SDEdit, arXiv 2108.01073).
 
@@ -152,10 +162,12 @@ class VideoPipeline(ModelFolder):
             seed: Sample i draws from seed + i.
             guidance_scale: uncond + scale (cond - uncond); 1 is off.
             decoder_steps: Calls of the network a window, all of them below `strength`.
+            decoder_solver: "ddim", "dpm" (second order) or "ancestral".
         """
         pieces, decoder = self.condition(prompts, len(videos)).texts, self.require_decoder()
         clip = self._fit(videos)
-        edited = decoder.edit(clip, pieces, strength, seed, decoder_steps, guidance_scale)
+        told = strength, seed, decoder_steps, guidance_scale
+        edited = decoder.edit(clip, pieces, *told, solver=decoder_solver)
         return to_uint8(edited).cpu()
 
     @torch.no_grad()
@@ -238,12 +250,14 @@ class VideoPipeline(ModelFolder):
             return replace(sampling, steps=None), sampling.steps
         return sampling, 20 if steps is None else steps
 
-    def _pixels(self, decoder: str, steps: int, request: Request) -> DrawnPixels | None:
+    def _pixels(
+        self, decoder: str, sampling: PixelSampling, request: Request
+    ) -> DrawnPixels | None:
         """Return what turns tokens into pixels; None for the tokenizer's own decoder."""
-        if decoder not in ("cnn", "diffusion") or steps < 1:
+        if decoder not in ("cnn", "diffusion") or sampling.steps < 1:
             raise ValueError(
-                f"decoder is {decoder!r}, decoder_steps is {steps}; take cnn or diffusion and at "
-                "least 1 step"
+                f"decoder is {decoder!r}, decoder_steps is {sampling.steps}; take cnn or diffusion "
+                "and at least 1 step"
             )
         if decoder == "cnn":
             if request.control is not None:
@@ -252,7 +266,7 @@ class VideoPipeline(ModelFolder):
         diffusion, control = self.require_decoder(), request.control
         size = self.size * diffusion.enlarge[1]
         guide = None if control is None else self._fit(control, size)
-        return DrawnPixels(diffusion, steps, request.seeds, guide)
+        return DrawnPixels(diffusion, sampling, request.seeds, guide)
 
     def _guide(self, request: Request) -> Float[Tensor, "B 3 T H W"] | None:
         if request.guide is None:

@@ -28,6 +28,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from rich.console import Console
 from rich.progress import track
 
 from data.video import VideoWriter, iterate_frames, probe
+from diffusion.sampler import Solver
 from evaluation.pixel import FramePSNR, FrameSSIM
 from evaluation.samples import write_samples
 from layers.processes import device, local_device
@@ -82,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--choice-temperature", type=float, default=4.5, help="of a masked prior")
     parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
     parser.add_argument("--decoder-steps", type=int, help="of the diffusion decoder")
+    parser.add_argument("--decoder-guidance", type=float, help="of the same; 1 is off")
+    parser.add_argument("--decoder-solver", choices=get_args(Solver), default="ddim")
     parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
     parser.add_argument("--quantize", choices=["int8"], help="weights of one byte: faster")
     parser.add_argument("--device", type=device, default=local_device())
@@ -116,7 +120,9 @@ def generate(args: argparse.Namespace) -> None:
     labels = request.prompts or [args.story or args.task] * request.count
     faster = pipe.require_decoder().enlarge[0] if args.decoder == "diffusion" else 1
     length = 1 + faster * (request.length - 1)
-    pieces = pipe.stream(request, sampling, args.decoder, args.decoder_steps)
+    guidance = _first(args.decoder_guidance, 1.0)
+    way = args.decoder, args.decoder_steps, guidance, args.decoder_solver
+    pieces = pipe.stream(request, sampling, *way)
     write_samples(pieces, labels, length, args.out, faster * pipe.fps)
 
 
@@ -129,8 +135,10 @@ def edit(args: argparse.Namespace) -> None:
     source = guide_frames(args.context, args.task, pipe.size, pipe.fps, stride)[: args.frames]
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     videos = source.expand(len(prompts), *source.shape)
-    steps = args.steps if args.decoder_steps is None else args.decoder_steps
-    told = args.strength, args.seed, args.guidance_scale, 20 if steps is None else steps
+    # No prior is there, so what would be the prior's is the decoder's.
+    steps = _first(args.decoder_steps, args.steps, 20)
+    guidance = _first(args.decoder_guidance, args.guidance_scale)
+    told = args.strength, args.seed, guidance, steps, args.decoder_solver
     edited = pipe.edit(videos, prompts, *told)
     write_samples(iter([edited]), prompts, edited.shape[1], args.out, pipe.fps)
 
@@ -194,6 +202,11 @@ def _with_control(request: Request, path: Path, pipe: VideoPipeline) -> Request:
     return replace(request, control=clip.expand(request.count, *clip.shape))
 
 
+def _first(*values: Any) -> Any:
+    """Return the first value that was given."""
+    return next(value for value in values if value is not None)
+
+
 def _through_key_frames(
     request: Request, sampling: Sampling, model: str, pipe: VideoPipeline
 ) -> Request:
@@ -243,6 +256,11 @@ def decode(args: argparse.Namespace) -> None:
 def _codec(args: argparse.Namespace) -> tuple[Path, Tokenizer | TiledTokenizer]:
     if args.context is None:
         raise ValueError(f"--task {args.task} needs --context, the file to read")
+    if args.decoder != "cnn":
+        raise ValueError(
+            f"--task {args.task} works with the tokenizer alone; leave --decoder out, or stream "
+            "its tokens through pipe.require_decoder().stream_decode in Python"
+        )
     tokenizer = Tokenizer.from_pretrained(args.model).to(args.device)
     if args.tile is None:
         return args.context, tokenizer

@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -29,43 +28,9 @@ from diffusion.windows import (
     with_reconstruction,
     without_reconstruction,
 )
-
-Joint = Literal["given", "replaced", "guided"]
-"""How a window takes over the frames it begins with: without noise, as in training, by replacement,
-or by reconstruction guidance."""
+from diffusion.wishes import Joint, Sampling, Wishes
 
 GUIDANCE_WEIGHT = 4.0  # of reconstruction guidance
-
-
-class Sampling(NamedTuple):
-    """How windows are sampled.
-
-    Args:
-        steps: Calls of the network for each.
-        guidance_scale: uncond + scale (cond - uncond); 1 is off.
-        solver: "ddim", "dpm" (second order) or "ancestral".
-        joint: How a window takes over the frames it begins with.
-        start: None samples what tokens leave open. A time edits: a window begins with its base,
-            noised that far, and its tokens are not seen.
-    """
-
-    steps: int = 20
-    guidance_scale: float = 1.0
-    solver: Solver = "ddim"
-    joint: Joint = "given"
-    start: float | None = None
-
-
-class Wishes(NamedTuple):
-    """What a clip is to be like, beside its tokens.
-
-    Args:
-        texts: Pieces of a text a clip, for a decoder that reads text.
-        control: Pictures of the size of the clip, for a decoder that is steered by them.
-    """
-
-    texts: Texts | None = None
-    control: Float[Tensor, "B K T H W"] | None = None
 
 
 class WindowDecoder(nn.Module, ABC):
@@ -142,15 +107,18 @@ class WindowDecoder(nn.Module, ABC):
         wishes: Wishes = Wishes(),
     ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
         """Do as `decode` does for chunks of any length, in constant memory."""
+        if self.tokenizer is None:
+            raise ValueError("the decoder has no tokenizer yet; call attach with the one it is for")
+        pair = without_reconstruction if self.use == "none" else with_reconstruction
+        yield from self._stream(pair(tokens, self.tokenizer), seed, sampling, known, wishes)
+
+    def check(self, sampling: Sampling) -> None:
+        """Raise ValueError where this decoder cannot sample so."""
         if sampling.solver == "ancestral" and self.noise_correlation:
             raise ValueError(
                 "the solver ancestral draws noise frame by frame, but this decoder was trained "
                 f"with noise_correlation {self.noise_correlation:g}; use ddim or dpm"
             )
-        if self.tokenizer is None:
-            raise ValueError("the decoder has no tokenizer yet; call attach with the one it is for")
-        pair = without_reconstruction if self.use == "none" else with_reconstruction
-        yield from self._stream(pair(tokens, self.tokenizer), seed, sampling, known, wishes)
 
     def edit(
         self,
@@ -161,6 +129,7 @@ class WindowDecoder(nn.Module, ABC):
         steps: int = 20,
         guidance_scale: float = 1.0,
         control: Float[Tensor, "B K T H W"] | None = None,
+        solver: Solver = "ddim",
     ) -> Float[Tensor, "B 3 T H W"]:
         """Noise a clip and take the noise away as a text says: SDEdit (arXiv 2108.01073).
 
@@ -174,6 +143,7 @@ class WindowDecoder(nn.Module, ABC):
             steps: Calls of the network for each window.
             guidance_scale: uncond + scale (cond - uncond); 1 is off.
             control: As for `decode`.
+            solver: As for `decode`.
 
         Raises:
             ValueError: The strength is out of range, or the decoder cannot do without tokens.
@@ -194,7 +164,7 @@ class WindowDecoder(nn.Module, ABC):
             )
         grid = len(clip), 1 + (T - 1) // stride, H // side, W // side
         no_tokens = torch.zeros(grid, dtype=torch.long, device=clip.device)
-        sampling = Sampling(steps, guidance_scale, start=strength)
+        sampling = Sampling(steps, guidance_scale, solver, start=strength)
         parts = self._stream([(no_tokens, clip)], seed, sampling, None, Wishes(texts, control))
         return torch.cat(list(parts), dim=2)
 
@@ -207,6 +177,7 @@ class WindowDecoder(nn.Module, ABC):
         known: Tensor | None,
         wishes: Wishes,
     ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
+        self.check(sampling)
         if wishes.texts is not None and self.text is None:
             raise ValueError("this decoder reads no text; leave the prompt out, or train one with")
         if (wishes.control is None) != (self.control is None):

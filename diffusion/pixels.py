@@ -9,8 +9,8 @@ from torch import Tensor
 from diffusion.condition import Texts
 from diffusion.control import edges
 from diffusion.decoder import DiffusionDecoder
-from diffusion.decoding import Sampling, Wishes
 from diffusion.sampler import generators_of
+from diffusion.wishes import Sampling, Wishes
 
 
 class DrawnPixels:
@@ -18,18 +18,18 @@ class DrawnPixels:
 
     Args:
         decoder: Knows its tokenizer.
-        steps: Calls of its network for each window of its own.
+        sampling: How its own windows are sampled.
         seeds: Of each video.
         control: Whole videos of the size that is sampled, whose edges steer the decoder.
 
     Raises:
-        ValueError: Control and decoder do not belong together.
+        ValueError: Control or sampling and decoder do not belong together.
     """
 
     def __init__(
         self,
         decoder: DiffusionDecoder,
-        steps: int,
+        sampling: Sampling,
         seeds: list[int],
         control: Float[Tensor, "B 3 T H W"] | None = None,
     ) -> None:
@@ -42,7 +42,8 @@ class DrawnPixels:
                 "this diffusion decoder follows no control; leave it out, or train one with "
                 "configs/control_decoder.yaml"
             )
-        self.decoder, self.steps, self.control = decoder, steps, control
+        decoder.check(sampling)
+        self.decoder, self.sampling, self.control = decoder, sampling, control
         self.generators = generators_of(seeds, len(seeds))
 
     @property
@@ -90,8 +91,10 @@ class DrawnPixels:
         if self.control is not None:
             frames = 1 + self.decoder.temporal_stride * (tokens.shape[1] - 1)
             control = edges(self.control[:, :, start : start + frames])
+        way = self.sampling.steps, self.sampling.guidance_scale, self.sampling.solver
+        told = self._read(texts)
         new = self.decoder.decode(
-            tokens, self._seeds(), self.steps, known=known, texts=self._read(texts), control=control
+            tokens, self._seeds(), *way, known=known, texts=told, control=control
         )
         return new if known is None else torch.cat([known, new], dim=2)
 
@@ -103,9 +106,7 @@ class DrawnPixels:
         tokens = self.decoder.tokenizer.stream_encode(clips)
         control = None if self.control is None else edges(self.control)
         wishes = Wishes(self._read(texts), control)
-        yield from self.decoder.stream_decode(
-            tokens, self._seeds(), Sampling(self.steps), wishes=wishes
-        )
+        yield from self.decoder.stream_decode(tokens, self._seeds(), self.sampling, wishes=wishes)
 
     def _seeds(self) -> list[int]:
         return [int(torch.randint(2**62, (), generator=g)) for g in self.generators]

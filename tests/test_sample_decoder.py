@@ -1,10 +1,10 @@
-"""The diffusion decoder on the command line: whose steps are whose."""
+"""The diffusion decoder on the command line: what reaches it."""
 
 import pytest
 import torch
 
 import sample
-from data.video import decode_clip, write_video
+from data.video import decode_clip, to_uint8, write_video
 from diffusion import DiffusionDecoder, UNet3D
 from lm import MaskGITPrior, Transformer
 from pipeline import VideoPipeline
@@ -12,12 +12,13 @@ from pipeline import VideoPipeline
 PROMPT = "a red circle moving left"
 
 
-def with_decoder(pipe, prior=None, text_width=16):
+def with_decoder(pipe, prior=None, text_width=16, **options):
     """Return a model of the demo's shape in small whose decoder can edit."""
     torch.manual_seed(0)
     network = UNet3D([32], [1], text_width=text_width)
     text_size = 320 if text_width else 0
-    decoder = DiffusionDecoder(network, 200, [4, 8], use="read", text_size=text_size)
+    options = {"use": "read", "text_size": text_size, **options}
+    decoder = DiffusionDecoder(network, 200, [4, 8], **options)
     for p in decoder.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
     prior = prior or pipe.prior
@@ -61,3 +62,29 @@ def test_the_steps_stay_a_masked_prior_s(pipe, tmp_path):
     told = {"num_frames": 5, "steps": 3, "decoder": "diffusion"}
     assert torch.equal(found, written(pipe.generate(**told, decoder_steps=20)[0], tmp_path))
     assert not torch.equal(*(pipe.generate(**told, decoder_steps=steps) for steps in (20, 3)))
+
+
+def test_solver_and_guidance_reach_the_decoder(pipe, tmp_path):
+    pipe = with_decoder(pipe)
+    asked = ["--prompt", PROMPT, "--frames", 5, "--decoder", "diffusion", "--decoder-steps", 3]
+    found = run(pipe, tmp_path, *asked, "--decoder-guidance", 2, "--decoder-solver", "dpm")
+    condition, generator = pipe.condition([PROMPT], 1), torch.Generator().manual_seed(0)
+    tokens = pipe.prior.sample(condition, [generator], num_latent_frames=2)
+    seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(0)))
+    expected = pipe.decoder.decode(tokens, [seed], 3, 2.0, "dpm", texts=condition.texts)
+    assert torch.equal(found, written(to_uint8(expected)[0], tmp_path))
+    plain = pipe.decoder.decode(tokens, [seed], 3, texts=condition.texts)
+    assert not torch.allclose(expected, plain, atol=1e-2)
+
+
+def test_a_solver_that_the_decoder_cannot_take_is_refused_before_sampling(pipe, monkeypatch):
+    pipe = with_decoder(pipe, noise_correlation=0.5)
+    monkeypatch.setattr(pipe.prior, "sample", None)
+    with pytest.raises(ValueError, match="use ddim or dpm"):
+        pipe.generate([PROMPT], decoder="diffusion", decoder_solver="ancestral")
+
+
+@pytest.mark.parametrize("task", ["reconstruct", "encode", "decode"])
+def test_the_codec_refuses_a_decoder_that_it_would_not_use(tmp_path, task):
+    with pytest.raises(ValueError, match="leave --decoder out"):
+        sample.main([str(tmp_path), "--task", task, "--context", "in.mp4", "--decoder=diffusion"])

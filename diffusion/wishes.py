@@ -1,0 +1,44 @@
+"""What a diffusion decoder is asked: how windows are sampled, and what a clip is to be like."""
+
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion.condition import Texts
+from diffusion.sampler import Solver
+
+Joint = Literal["given", "replaced", "guided"]
+"""How a window takes over the frames it begins with: without noise, as in training, by replacement,
+or by reconstruction guidance."""
+
+
+class Sampling(NamedTuple):
+    """How windows are sampled.
+
+    Args:
+        steps: Calls of the network for each.
+        guidance_scale: uncond + scale (cond - uncond); 1 is off.
+        solver: "ddim", "dpm" (second order) or "ancestral".
+        joint: How a window takes over the frames it begins with.
+        start: None samples what tokens leave open. A time edits: a window begins with its base,
+            noised that far, and its tokens are not seen.
+    """
+
+    steps: int = 20
+    guidance_scale: float = 1.0
+    solver: Solver = "ddim"
+    joint: Joint = "given"
+    start: float | None = None
+
+
+class Wishes(NamedTuple):
+    """What a clip is to be like, beside its tokens.
+
+    Args:
+        texts: Pieces of a text a clip, for a decoder that reads text.
+        control: Pictures of the size of the clip, for a decoder that is steered by them.
+    """
+
+    texts: Texts | None = None
+    control: Float[Tensor, "B K T H W"] | None = None
