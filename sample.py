@@ -11,6 +11,7 @@ contact sheet of all. What the model was trained for, it can also be asked for:
     python sample.py MODEL --task control --guide edges_of_this.mp4 --prompt ...
     python sample.py MODEL --task upscale --guide small.mp4
     python sample.py MODEL --decoder diffusion --control edges_of_this.mp4
+    python sample.py MODEL --task edit --context in.mp4 --prompt ... --strength 0.5
     python sample.py MODEL --task class --class 3
     python sample.py MODEL --task rollout --context clip.mp4 --actions actions.npy
     python sample.py MODEL --task caption --context clip.mp4

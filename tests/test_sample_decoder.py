@@ -88,3 +88,37 @@ def test_a_solver_that_the_decoder_cannot_take_is_refused_before_sampling(pipe, 
 def test_the_codec_refuses_a_decoder_that_it_would_not_use(tmp_path, task):
     with pytest.raises(ValueError, match="leave --decoder out"):
         sample.main([str(tmp_path), "--task", task, "--context", "in.mp4", "--decoder=diffusion"])
+
+
+def source(tmp_path):
+    """Write a video of 18 frames and return it as a file gives it back, and its path."""
+    frames = torch.randint(256, (18, 32, 32, 3), generator=torch.Generator().manual_seed(2))
+    write_video(tmp_path / "in.mp4", frames.to(torch.uint8), 8.0)
+    return decode_clip(tmp_path / "in.mp4"), tmp_path / "in.mp4"
+
+
+def test_a_video_is_edited_once_a_prompt(pipe, tmp_path):
+    pipe, (clip, path) = with_decoder(pipe), source(tmp_path)
+    prompts, asked = [PROMPT, "a blue square moving up"], ["--decoder-steps", 2, "--seed", 3]
+    given = ["--task", "edit", "--context", path, "--prompt", prompts[0], "--prompt", prompts[1]]
+    found = run(pipe, tmp_path, *given, *asked, "--strength", 0.5)
+    other = decode_clip(tmp_path / "out" / "001.mp4")
+    expected = pipe.edit(clip[None, :17].expand(2, -1, -1, -1, -1), prompts, 0.5, 3, 1.0, 2)
+    assert torch.equal(found, written(expected[0], tmp_path))
+    assert torch.equal(other, written(expected[1], tmp_path))
+    # As far from the source as the strength says.
+    little = run(pipe, tmp_path, *given, *asked, "--strength", 0.02)
+    far, near = ((video.int() - clip[:17].int()).abs().float().mean() for video in (found, little))
+    assert near < 0.5 * far
+
+
+def test_an_edit_that_cannot_be_is_refused(pipe, tmp_path):
+    _, path = source(tmp_path)
+    given = ["--task", "edit", "--context", path]
+    for strength in (0, 1.5):
+        with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
+            run(with_decoder(pipe), tmp_path, *given, "--prompt", PROMPT, "--strength", strength)
+    with pytest.raises(ValueError, match="needs --context, the video, and --prompt"):
+        run(with_decoder(pipe), tmp_path, *given)
+    with pytest.raises(ValueError, match="reads no text; editing needs"):
+        run(with_decoder(pipe, text_width=0), tmp_path, *given, "--prompt", PROMPT)
