@@ -114,7 +114,7 @@ class VideoPipeline(ModelFolder):
         generation = self._generation(request, None if enlarges else pixels)
         generation.check(sampling)
         if pixels is not None:
-            pixels.check([part.texts for part in generation.parts], request.length)
+            pixels.check([part.texts for part in generation.parts], request.length, self.size)
         clips = generation.windows(generators, sampling)
         if pixels is not None and enlarges:
             clips = pixels.enlarged(clips, generation.parts[0].texts)
@@ -264,9 +264,8 @@ class VideoPipeline(ModelFolder):
                 raise ValueError("a control steers a diffusion decoder; set decoder to diffusion")
             return None
         diffusion, control = self.require_decoder(), request.control
-        size = self.size * diffusion.enlarge[1]
-        guide = None if control is None else self._fit(control, size)
-        return DrawnPixels(diffusion, sampling, request.seeds, guide)
+        clip = None if control is None else to_model_range(control.to(self.device))
+        return DrawnPixels(diffusion, sampling, request.seeds, clip)
 
     def _guide(self, request: Request) -> Float[Tensor, "B 3 T H W"] | None:
         if request.guide is None:

@@ -10,7 +10,7 @@ contact sheet of all. What the model was trained for, it can also be asked for:
     python sample.py MODEL --task outpaint --guide in.mp4 --box 8 8 56 56    (what is kept)
     python sample.py MODEL --task control --guide edges_of_this.mp4 --prompt ...
     python sample.py MODEL --task upscale --guide small.mp4
-    python sample.py MODEL --decoder diffusion --control edges_of_this.mp4
+    python sample.py MODEL --decoder diffusion --control edges_of_this.mp4   (of the size made)
     python sample.py MODEL --task edit --context in.mp4 --prompt ... --strength 0.5
     python sample.py MODEL --task class --class 3
     python sample.py MODEL --task rollout --context clip.mp4 --actions actions.npy
@@ -28,6 +28,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -61,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--context", type=Path, help="video to continue, or input of a task")
     parser.add_argument("--context-frames", type=int, default=5, help="how many of its last frames")
     parser.add_argument("--guide", type=Path, help="video to fill, follow, enlarge, pass through")
-    parser.add_argument("--control", type=Path, help="video whose edges a decoder follows")
+    parser.add_argument("--control", type=Path, help="video that a decoder follows")
     parser.add_argument("--mask", type=Path, help="picture or video, bright where to make anew")
     parser.add_argument(
         "--box", type=int, nargs=4, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"), help="as a mask"
@@ -196,10 +197,9 @@ def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
 
 def _with_control(request: Request, path: Path, pipe: VideoPipeline) -> Request:
     """Add what a decoder is to follow, of the length that it makes."""
-    faster, larger = pipe.require_decoder().enlarge
-    stride = faster * pipe.tokenizer.temporal_stride
-    clip = guide_frames(path, "control", larger * pipe.size, faster * pipe.fps, stride)
-    clip = clip[: 1 + faster * (request.length - 1)]
+    faster = pipe.require_decoder().enlarge[0]
+    frames = islice(iterate_frames(path, fps=faster * pipe.fps), 1 + faster * (request.length - 1))
+    clip = torch.from_numpy(np.stack(list(frames)))
     return replace(request, control=clip.expand(request.count, *clip.shape))
 
 

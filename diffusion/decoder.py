@@ -22,7 +22,7 @@ from diffusion.condition import (
     over_clip,
     unfold,
 )
-from diffusion.control import ControlFeatures
+from diffusion.control import ControlFeatures, Kind, kind_of
 from diffusion.decoding import WindowDecoder
 from diffusion.denoiser import Denoiser
 from diffusion.objective import DiffusionObjective
@@ -59,7 +59,8 @@ class DiffusionDecoder(Configurable, WindowDecoder):
             sampled, (time, space): a cascade's second stage (arXiv 2106.15282).
         base_noise: In training the CNN's clip is read with noise of a deviation up to this, and it
             is said how much, so that the faults of sampled clips are not copied.
-        control_channels: Channels on the grid of pixels that steer it, such as edges; 0 without.
+        control_channels: 1 is `control: edges`, as in folders from before it had kinds.
+        control: What of a video steers it.
     """
 
     calibrated: Tensor
@@ -85,6 +86,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         enlarge: list[int] | None = None,
         base_noise: float = 0.0,
         control_channels: int = 0,
+        control: Kind | None = None,
     ) -> None:
         super().__init__()
         self.network, self.codebook_size = network, codebook_size
@@ -107,8 +109,8 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         if text_size:
             self.text = TextFeatures(text_size, text_window, network.text_width)
         self.control: ControlFeatures | None = None
-        if control_channels:
-            self.control = ControlFeatures(control_channels, patch, width)
+        if (kind := kind_of(control, control_channels)) is not None:
+            self.control = ControlFeatures(kind, patch, width)
         self.project = nn.Conv3d(width, 2 * pixels, 1)
         for parameter in self.project.parameters():
             nn.init.zeros_(parameter)

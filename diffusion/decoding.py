@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from diffusion.condition import Condition, Texts, enlarged
+from diffusion.control import ControlFeatures
 from diffusion.objective import DiffusionObjective, noised
 from diffusion.sampler import (
     Guess,
@@ -47,7 +48,7 @@ class WindowDecoder(nn.Module, ABC):
     noise_correlation: float
     use: str
     text: nn.Module | None
-    control: nn.Module | None
+    control: ControlFeatures | None
     tokenizer: PixelDecoder | None = None
 
     @abstractmethod
@@ -181,7 +182,7 @@ class WindowDecoder(nn.Module, ABC):
         if wishes.texts is not None and self.text is None:
             raise ValueError("this decoder reads no text; leave the prompt out, or train one with")
         if (wishes.control is None) != (self.control is None):
-            raise ValueError("a decoder with control_channels needs a control, no other takes one")
+            raise ValueError("a decoder with control needs a control, no other takes one")
         angles = self.objective.schedule.angles(sampling.steps, sampling.start or 1.0)
         generators: list[torch.Generator] | None = None
         done, shared, stride = known, None, self.temporal_stride
@@ -247,15 +248,16 @@ class WindowDecoder(nn.Module, ABC):
 
     def _control(self, window: Window, control: Tensor | None) -> Float[Tensor, "B K T H W"] | None:
         """Return a window's part of the control."""
-        if control is None:
+        if control is None or self.control is None:
             return None
         first = self.temporal_stride * window.first
-        part = control[:, :, first : first + window.base.shape[2]]
-        if part[:, 0].shape != window.base[:, 0].shape:
+        B, _, T, *size = window.base.shape
+        part = control[:, :, first : first + T]
+        if list(part.shape) != [B, self.control.channels, T, *size]:
             raise ValueError(
-                f"the control is {tuple(control.shape[2:])}, but the clip has pictures of "
-                f"{tuple(window.base.shape[3:])} and at least {first + window.base.shape[2]} "
-                "frames; give one of the clip's size"
+                f"the control is {tuple(control.shape)}, but the clips need "
+                f"{(B, self.control.channels, first + T, *size)} or more frames; give pictures of "
+                "the clip's size, as the decoder's control.pictures makes them"
             )
         return part
 

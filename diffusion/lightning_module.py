@@ -14,7 +14,6 @@ from data.datamodule import Batch
 from data.video import to_uint8
 from diffusion.adapters import add_adapters, merged
 from diffusion.condition import Texts, enlarged, reduced
-from diffusion.control import edges
 from diffusion.decoder import DiffusionDecoder
 from diffusion.distillation import distillation_loss
 from diffusion.inflation import freeze_space, inflate
@@ -53,7 +52,7 @@ class DiffusionDecoderModule(TrainedModule):
         start_from: Model folder whose diffusion decoder a new run starts from, to finetune it on a
             few clips for example; that of a decoder for images is inflated.
         trained: Which part learns: "temporal" leaves the layers for space as they are, "control"
-            all but what reads the edges of the clip that a decoder with a control is given.
+            all but what reads the control.
         adapter_rank: Train adapters of this rank in the network instead of its weights; the model
             folder has them merged. 0 trains the weights.
     """
@@ -78,7 +77,7 @@ class DiffusionDecoderModule(TrainedModule):
                 "from somewhere; set start_from to the model folder of a trained diffusion decoder"
             )
         if trained == "control" and decoder.control is None:
-            raise ValueError("trained is control, but the decoder has none; set control_channels")
+            raise ValueError("trained is control, but the decoder has none; set control")
         self.decoder, self.tokenizer_folder, self.start_from = decoder, tokenizer_folder, start_from
         self.adapter_rank = adapter_rank
         if trained == "temporal":
@@ -178,7 +177,7 @@ class DiffusionDecoderModule(TrainedModule):
             base[:, :, frames],
             generator,
             texts,
-            edges(batch.clip[:, :, frames]) if decoder.control is not None else None,
+            decoder.control.pictures(batch.clip[:, :, frames]) if decoder.control else None,
         )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -197,7 +196,7 @@ class DiffusionDecoderModule(TrainedModule):
         """Decode a few clips by both decoders."""
         tokens = self.tokenizer.encode(reduced(clip, *self.decoder.enlarge))
         plain = enlarged(self.tokenizer.decode(tokens).float(), *self.decoder.enlarge)
-        control = edges(clip) if self.decoder.control is not None else None
+        control = self.decoder.control.pictures(clip) if self.decoder.control else None
         sampled = self.decoder.decode(tokens, steps=VAL_STEPS, control=control)
         truth, cnn, ours = (to_uint8(x.clamp(-1, 1)) for x in (clip, plain, sampled))
         self.val_psnr.update(ours, truth)

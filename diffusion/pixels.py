@@ -7,7 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffusion.condition import Texts
-from diffusion.control import edges
 from diffusion.decoder import DiffusionDecoder
 from diffusion.sampler import generators_of
 from diffusion.wishes import Sampling, Wishes
@@ -20,7 +19,7 @@ class DrawnPixels:
         decoder: Knows its tokenizer.
         sampling: How its own windows are sampled.
         seeds: Of each video.
-        control: Whole videos of the size that is sampled, whose edges steer the decoder.
+        control: Whole videos of the size that is sampled, which steer the decoder.
 
     Raises:
         ValueError: Control or sampling and decoder do not belong together.
@@ -35,7 +34,8 @@ class DrawnPixels:
     ) -> None:
         if control is None and decoder.control is not None:
             raise ValueError(
-                "this diffusion decoder follows edges; give control, a video that has them"
+                f"this diffusion decoder follows {decoder.control.kind}; give control, a video "
+                "that has them"
             )
         if control is not None and decoder.control is None:
             raise ValueError(
@@ -51,12 +51,13 @@ class DrawnPixels:
         """Whether the decoder makes more frames or pixels than the tokenizer."""
         return self.decoder.enlarge != [1, 1]
 
-    def check(self, parts: list[Texts], num_frames: int) -> None:
+    def check(self, parts: list[Texts], num_frames: int, size: int) -> None:
         """Raise ValueError where texts or control do not fit the decoder.
 
         Args:
             parts: Pieces of the texts of each part of the video.
             num_frames: What the prior makes.
+            size: Height and width of what it makes.
         """
         if self.decoder.text is not None:
             for texts in parts:
@@ -65,11 +66,14 @@ class DrawnPixels:
                 raise ValueError(
                     "this decoder enlarges a whole video under one text; leave the story out"
                 )
-        wanted = 1 + self.decoder.enlarge[0] * (num_frames - 1)
-        if self.control is not None and self.control.shape[2] != wanted:
+        if self.control is None:
+            return
+        faster, larger = self.decoder.enlarge
+        wanted = 1 + faster * (num_frames - 1), larger * size, larger * size
+        if self.control.shape[2:] != wanted:
             raise ValueError(
-                f"the control has {self.control.shape[2]} frames, but the video {wanted}; give one "
-                "for each"
+                f"the control has {_told(self.control.shape[2:])}, but the video {_told(wanted)}; "
+                "cut and resize it to that"
             )
 
     def __call__(
@@ -87,10 +91,8 @@ class DrawnPixels:
             texts: Pieces of what it shows.
             start: Frame of the video at which it begins.
         """
-        control = None
-        if self.control is not None:
-            frames = 1 + self.decoder.temporal_stride * (tokens.shape[1] - 1)
-            control = edges(self.control[:, :, start : start + frames])
+        frames = 1 + self.decoder.temporal_stride * (tokens.shape[1] - 1)
+        control = self._pictures(slice(start, start + frames))
         way = self.sampling.steps, self.sampling.guidance_scale, self.sampling.solver
         told = self._read(texts)
         new = self.decoder.decode(
@@ -104,12 +106,20 @@ class DrawnPixels:
         """Encode a stream of frames again and return the larger video, in constant memory."""
         assert self.decoder.tokenizer is not None
         tokens = self.decoder.tokenizer.stream_encode(clips)
-        control = None if self.control is None else edges(self.control)
-        wishes = Wishes(self._read(texts), control)
+        wishes = Wishes(self._read(texts), self._pictures(slice(None)))
         yield from self.decoder.stream_decode(tokens, self._seeds(), self.sampling, wishes=wishes)
 
     def _seeds(self) -> list[int]:
         return [int(torch.randint(2**62, (), generator=g)) for g in self.generators]
 
+    def _pictures(self, frames: slice) -> Float[Tensor, "B K T H W"] | None:
+        if self.control is None or self.decoder.control is None:
+            return None
+        return self.decoder.control.pictures(self.control[:, :, frames])
+
     def _read(self, texts: Texts) -> Texts | None:
         return texts if self.decoder.text is not None else None
+
+
+def _told(size: tuple[int, ...]) -> str:
+    return "{} frames of {} x {} pixels".format(*size)

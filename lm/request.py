@@ -47,8 +47,8 @@ class Request:
         guide: Key frames to pass through at equal distances (interpolate), or a video: to fill in
             (inpaint, outpaint), whose edges to follow (control), of half the size (upscale).
         features: A row for each latent frame.
-        control: A video whose edges a diffusion decoder trained for it follows, of the length that
-            it makes.
+        control: A video that a diffusion decoder trained for it follows, its edges for example, of
+            the length and size that it makes.
 
     Raises:
         ValueError: The task lacks what it needs, or is given what it has no use for.

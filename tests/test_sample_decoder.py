@@ -122,3 +122,15 @@ def test_an_edit_that_cannot_be_is_refused(pipe, tmp_path):
         run(with_decoder(pipe), tmp_path, *given)
     with pytest.raises(ValueError, match="reads no text; editing needs"):
         run(with_decoder(pipe, text_width=0), tmp_path, *given, "--prompt", PROMPT)
+
+
+def test_a_control_is_read_as_it_is_and_another_size_is_refused(pipe, tmp_path):
+    pipe, (clip, path) = with_decoder(pipe, control="low resolution"), source(tmp_path)
+    given = ["--prompt", PROMPT, "--decoder", "diffusion", "--decoder-steps", 1, "--control"]
+    found = run(pipe, tmp_path, *given, path)
+    told = {"decoder": "diffusion", "decoder_steps": 1}
+    expected = pipe.generate([PROMPT], control=clip[None, :17], **told)
+    assert torch.equal(found, written(expected[0], tmp_path))
+    write_video(tmp_path / "large.mp4", torch.zeros(17, 48, 64, 3, dtype=torch.uint8), 8.0)
+    with pytest.raises(ValueError, match=r"17 frames of 48 x 64 pixels, but .* 32 x 32"):
+        run(pipe, tmp_path, *given, tmp_path / "large.mp4")

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from diffusion import DiffusionDecoder, DiffusionDecoderModule, UNet3D, inflate
 from diffusion.adapters import add_adapters, merged
-from diffusion.control import edges
+from diffusion.control import edges, low_resolution
+from layers.configurable import build as rebuilt
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
 
@@ -34,7 +36,7 @@ def control():
 
 def test_a_control_starts_as_nothing_and_then_counts(tiny_tokenizer, tokens, control):
     plain = stirred(build())
-    steered = build(control_channels=1)
+    steered = build(control="edges")
     inflate(plain, steered)
     for decoder in (plain, steered):
         decoder.attach(tiny_tokenizer)
@@ -61,8 +63,24 @@ def test_edges_are_where_brightness_jumps():
     assert not found[0, 0, 1, :2].any()
 
 
+def test_low_resolution_is_the_mean_of_blocks(control):
+    clip = control.expand(-1, 3, -1, -1, -1)[:, :, 0] * torch.tensor([1, 0.5, -1])[:, None, None]
+    means = F.avg_pool2d(clip, 8).repeat_interleave(8, -1).repeat_interleave(8, -2)
+    torch.testing.assert_close(low_resolution(clip[:, :, None])[:, :, 0], means)
+    assert low_resolution(clip[:, :, None, :12, :20]).shape == (2, 3, 1, 12, 20)
+
+
+def test_a_decoder_of_one_channel_from_before_there_were_kinds_reads_edges():
+    old = build(control_channels=1)
+    assert (old.control.kind, rebuilt(old.config).control.kind) == ("edges", "edges")
+    assert old.state_dict().keys() == build(control="edges").state_dict().keys()
+    for options in ({"control_channels": 3}, {"control_channels": 1, "control": "low resolution"}):
+        with pytest.raises(ValueError, match="leave control_channels out"):
+            build(**options)
+
+
 def test_only_the_control_is_trained_on_a_frozen_decoder(tiny_tokenizer):
-    decoder = build(control_channels=1)
+    decoder = build(control="edges")
     DiffusionDecoderModule(decoder, "", 10, start_from="model", trained="control")
     trained = {name for name, p in decoder.named_parameters() if p.requires_grad}
     assert trained == {f"control.{name}" for name, _ in decoder.control.named_parameters()}
@@ -99,15 +117,15 @@ def test_training_with_adapters_leaves_the_weights_and_exports_none(tiny_tokeniz
 
 
 def test_what_cannot_be_steered_is_refused(tiny_tokenizer, tokens, control):
-    plain, steered = build(), build(control_channels=1)
+    plain, steered = build(), build(control="edges")
     for decoder in (plain, steered):
         decoder.attach(tiny_tokenizer)
     with pytest.raises(ValueError, match="no other takes one"):
         plain.decode(tokens, control=control)
     with pytest.raises(ValueError, match="needs a control"):
         steered.decode(tokens)
-    for wrong in (control[:, :, :9], control[..., :16]):
+    for wrong in (control[:, :, :9], control[..., :16], control.expand(-1, 3, -1, -1, -1)):
         with pytest.raises(ValueError, match="of the clip's size"):
             steered.decode(tokens, steps=1, control=wrong)
-    with pytest.raises(ValueError, match="set control_channels"):
+    with pytest.raises(ValueError, match="set control"):
         DiffusionDecoderModule(plain, "", 10, start_from="model", trained="control")

@@ -9,11 +9,13 @@ import torch
 from data.datamodule import Batch
 from data.video import to_uint8
 from diffusion import DiffusionDecoder, DiffusionDecoderModule, UNet3D
+from diffusion.control import edges, low_resolution
 from lm import Condition
 from pipeline import VideoPipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
 
+KINDS = {"edges": edges, "low resolution": low_resolution}
 NETWORK = "{class_path: UNet3D, init_args: {channels: [32], depths: [1], temporal: %s}}"
 TINY = [
     "--model.init_args.max_steps=2",
@@ -68,8 +70,17 @@ def test_the_first_step_fits_the_scale_to_what_the_cnn_lacks(tiny_tokenizer, bat
     torch.testing.assert_close(one.decoder.scale, missing.detach().square().mean().sqrt())
 
 
+@pytest.mark.parametrize(("kind", "pictures"), [*KINDS.items()])
+def test_a_control_is_trained_on_what_is_seen_of_the_clip(tiny_tokenizer, batch, kind, pictures):
+    one = module(tiny_tokenizer, control=kind, window=2)
+    window = one._window(batch, 0)
+    assert torch.equal(window.control, pictures(window.clip))
+    one.objective(batch).loss.backward()
+    assert all(p.grad.any() for p in one.decoder.control.parameters())
+
+
 def test_both_decoders_are_compared_where_a_control_steers_one(tiny_tokenizer, clip):
-    one = module(tiny_tokenizer, control_channels=1)
+    one = module(tiny_tokenizer, control="edges")
     one.decoder.attach(tiny_tokenizer)
     with torch.no_grad():
         one._compare(clip)

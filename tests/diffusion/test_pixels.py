@@ -7,7 +7,7 @@ import torch
 
 from data.video import to_model_range, to_uint8
 from diffusion import DiffusionDecoder, UNet3D
-from diffusion.control import edges
+from diffusion.control import edges, low_resolution
 from lm.request import Request
 from pipeline import VideoPipeline
 
@@ -38,21 +38,24 @@ def drawn(pipe, **asked):
     return pipe.generate(PROMPTS, decoder="diffusion", decoder_steps=1, **asked)
 
 
-def test_each_window_follows_its_own_part_of_the_control(with_decoder, monkeypatch):
-    pipe, control = with_decoder(control_channels=1), video(33)
+@pytest.mark.parametrize(
+    ("kind", "pictures"), [("edges", edges), ("low resolution", low_resolution)]
+)
+def test_each_window_follows_its_part_of_the_control(with_decoder, monkeypatch, kind, pictures):
+    pipe, control = with_decoder(control=kind), video(33)
     told, decode = [], pipe.decoder.decode
     monkeypatch.setattr(
         pipe.decoder, "decode", lambda *a, **k: told.append(k["control"]) or decode(*a, **k)
     )
     drawn(pipe, num_frames=33, control=control)
-    whole = edges(to_model_range(control))
+    whole = pictures(to_model_range(control))
     assert len(told) == 3
     for start, part in zip((0, 8, 16), told, strict=True):
         assert torch.equal(part, whole[:, :, start : start + 17])
 
 
 def test_a_control_changes_what_is_sampled(with_decoder):
-    pipe = with_decoder(control_channels=1)
+    pipe = with_decoder(control="edges")
     for p in pipe.decoder.control.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
     one, other = (drawn(pipe, control=control) for control in (video(17), 255 * (video(17) // 128)))
@@ -77,10 +80,12 @@ def test_a_long_video_is_enlarged_as_a_whole_one(with_decoder, enlarge):
 @pytest.mark.parametrize(
     ("options", "asked", "words"),
     [
-        ({"control_channels": 1}, {}, "give control"),
+        ({"control": "edges"}, {}, "give control"),
         ({}, {"control": video(17)}, "follows no control"),
-        ({"control_channels": 1}, {"control": video(13)}, "control has 13 frames"),
-        ({"control_channels": 1}, {"control": video(17)[:1]}, "1 controls"),
+        ({"control": "edges"}, {"control": video(13)}, "control has 13 frames"),
+        ({"control": "edges"}, {"control": video(17)[:1]}, "1 controls"),
+        ({"control": "edges"}, {"control": video(17, 64)}, "64 x 64 .* resize it to that"),
+        ({"control": "edges", "enlarge": [1, 2]}, {"control": video(17)}, "video 17 .* 64 x 64"),
         ({"text_width": 16, "text_size": 320, "text_window": 2}, {}, "decoder reads 2"),
     ],
 )
