@@ -10,7 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from diffusion.blocks import TextAttention, modulation
+from diffusion.blocks import HEAD_DIM, TextAttention, modulation
 from diffusion.denoiser import AngleEmbedding, Denoiser, Text
 from layers.attention import attention
 from layers.linear import Linear
@@ -105,6 +105,10 @@ class DiT(Denoiser):
         super().__init__()
         if width % (2 * num_heads):
             raise ValueError(f"width {width} over {num_heads} heads is not even; change one")
+        if text_width and width % HEAD_DIM:
+            raise ValueError(
+                f"width is {width}, but a network that reads text needs a multiple of {HEAD_DIM}"
+            )
         if window < 1:
             raise ValueError(f"window is {window}, but must be at least 1")
         self.width, self.text_width, self.window = width, text_width, window

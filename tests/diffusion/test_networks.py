@@ -132,6 +132,7 @@ def test_clips_of_a_batch_do_not_see_each_other(build):
         (lambda: DiT(32, 1, 2, window=3)(features(), angles()), "must divide"),
         (lambda: DiT(30, 1, 4, window=2), "not even"),
         (lambda: DiT(32, 1, 2, window=0), "window is 0"),
+        (lambda: DiT(48, 1, 2, window=2, text_width=8), "multiple of 32"),
     ],
 )
 def test_what_cannot_be_is_refused(make, words):
