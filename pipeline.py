@@ -152,6 +152,7 @@ class VideoPipeline(ModelFolder):
         guidance_scale: float = 1.0,
         decoder_steps: int = 20,
         decoder_solver: Solver = "ddim",
+        kept: Bool[Tensor, " T"] | None = None,
     ) -> UInt8[Tensor, "B T H2 W2 3"]:
         """Change videos as prompts say, by the diffusion decoder (SDEdit, arXiv 2108.01073).
 
@@ -163,11 +164,12 @@ class VideoPipeline(ModelFolder):
             guidance_scale: uncond + scale (cond - uncond); 1 is off.
             decoder_steps: Calls of the network a window, all of them below `strength`.
             decoder_solver: "ddim", "dpm" (second order) or "ancestral".
+            kept: Frames that stay as they are; with strength 1 what lies between is filled in.
         """
         pieces, decoder = self.condition(prompts, len(videos)).texts, self.require_decoder()
         clip = self._fit(videos)
         told = strength, seed, decoder_steps, guidance_scale
-        edited = decoder.edit(clip, pieces, *told, solver=decoder_solver)
+        edited = decoder.edit(clip, pieces, *told, solver=decoder_solver, kept=kept)
         return to_uint8(edited).cpu()
 
     @torch.no_grad()
@@ -263,16 +265,14 @@ class VideoPipeline(ModelFolder):
             if request.control is not None:
                 raise ValueError("a control steers a diffusion decoder; set decoder to diffusion")
             return None
-        diffusion, control = self.require_decoder(), request.control
+        control = request.control
         clip = None if control is None else to_model_range(control.to(self.device))
-        return DrawnPixels(diffusion, sampling, request.seeds, clip)
+        return DrawnPixels(self.require_decoder(), sampling, request.seeds, clip)
 
     def _guide(self, request: Request) -> Float[Tensor, "B 3 T H W"] | None:
         if request.guide is None:
             return None
-        if request.task == "upscale":
-            return self._fit(request.guide, self.size // UPSCALE)
-        return self._fit(request.guide)
+        return self._fit(request.guide, self.size // (UPSCALE if request.task == "upscale" else 1))
 
     def _check_window(self, videos: UInt8[Tensor, "B T H W 3"]) -> None:
         """Raise ValueError for clips that are longer than what the prior has learnt."""

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from diffusion.condition import Condition, Texts, enlarged
@@ -29,7 +29,7 @@ from diffusion.windows import (
     with_reconstruction,
     without_reconstruction,
 )
-from diffusion.wishes import Joint, Sampling, Wishes
+from diffusion.wishes import Joint, Kept, Sampling, Wishes
 
 GUIDANCE_WEIGHT = 4.0  # of reconstruction guidance
 
@@ -80,6 +80,7 @@ class WindowDecoder(nn.Module, ABC):
         texts: Texts | None = None,
         control: Float[Tensor, "B C T2 H W"] | None = None,
         joint: Joint = "given",
+        kept: Kept | None = None,
     ) -> Float[Tensor, "B 3 T H W"]:
         """Sample the pixels of tokens, in [-1, 1].
 
@@ -94,9 +95,10 @@ class WindowDecoder(nn.Module, ABC):
             control: Pictures of the size of the clip, known frames included, for a decoder that is
                 steered by them.
             joint: How a window takes over the frames it begins with.
+            kept: Frames that are known wherever they lie, to fill in between them.
         """
         sampling = Sampling(steps, guidance_scale, solver, joint)
-        wishes = Wishes(texts, control)
+        wishes = Wishes(texts, control, kept)
         return torch.cat(list(self.stream_decode([tokens], seed, sampling, known, wishes)), dim=2)
 
     def stream_decode(
@@ -131,6 +133,7 @@ class WindowDecoder(nn.Module, ABC):
         guidance_scale: float = 1.0,
         control: Float[Tensor, "B K T H W"] | None = None,
         solver: Solver = "ddim",
+        kept: Bool[Tensor, " T"] | None = None,
     ) -> Float[Tensor, "B 3 T H W"]:
         """Noise a clip and take the noise away as a text says: SDEdit (arXiv 2108.01073).
 
@@ -145,6 +148,7 @@ class WindowDecoder(nn.Module, ABC):
             guidance_scale: uncond + scale (cond - uncond); 1 is off.
             control: As for `decode`.
             solver: As for `decode`.
+            kept: Frames that stay as they are; with strength 1 what lies between is filled in.
 
         Raises:
             ValueError: The strength is out of range, or the decoder cannot do without tokens.
@@ -166,7 +170,8 @@ class WindowDecoder(nn.Module, ABC):
         grid = len(clip), 1 + (T - 1) // stride, H // side, W // side
         no_tokens = torch.zeros(grid, dtype=torch.long, device=clip.device)
         sampling = Sampling(steps, guidance_scale, solver, start=strength)
-        parts = self._stream([(no_tokens, clip)], seed, sampling, None, Wishes(texts, control))
+        wishes = Wishes(texts, control, None if kept is None else Kept(clip, kept))
+        parts = self._stream([(no_tokens, clip)], seed, sampling, None, wishes)
         return torch.cat(list(parts), dim=2)
 
     @torch.no_grad()
@@ -219,8 +224,7 @@ class WindowDecoder(nn.Module, ABC):
         wishes: Wishes,
     ) -> Guess:
         """Return the network's guess at a window that begins with given frames."""
-        B, _, T = window.base.shape[:3]
-        num_given = given.shape[2]
+        B = len(window.base)
         dropped = torch.full((B,), sampling.start is not None, device=given.device)
         condition = Condition(
             window.tokens,
@@ -237,14 +241,35 @@ class WindowDecoder(nn.Module, ABC):
                 return v
             return guided(v, self.velocity(z, angles, condition.blind()), sampling.guidance_scale)
 
-        if sampling.joint == "given" or not num_given:
-            return beginning_with(velocity, given)
-        guess = beginning_with(velocity, given[:, :, :0])
-        where = (torch.arange(T, device=given.device) < num_given)[None, None, :, None, None]
-        whole = torch.cat([given, torch.zeros_like(window.base[:, :, num_given:])], dim=2)
+        first = given if sampling.joint == "given" else given[:, :, :0]
+        guess = beginning_with(velocity, first)
+        whole, where = self._known(window, given, wishes.kept)
+        if not where[first.shape[2] :].any():
+            return guess
+        where = where[None, None, :, None, None]
         if sampling.joint == "replaced":
             return replaced(guess, whole, where, noise)
         return reconstruction_guided(guess, whole, where, noise, GUIDANCE_WEIGHT)
+
+    def _known(
+        self, window: Window, given: Float[Tensor, "B 3 K H W"], kept: Kept | None
+    ) -> tuple[Float[Tensor, "B 3 T H W"], Bool[Tensor, " T"]]:
+        """Return a window as the network sees it where it is known, and in which frames it is."""
+        T, num_given = window.base.shape[2], given.shape[2]
+        whole = torch.cat([given, torch.zeros_like(window.base[:, :, num_given:])], dim=2)
+        where = torch.arange(T, device=given.device) < num_given
+        if kept is None:
+            return whole, where
+        first = self.temporal_stride * window.first
+        part, frames = kept.clip[:, :, first : first + T], kept.frames[first : first + T]
+        if part.shape != window.base.shape or len(kept.frames) != kept.clip.shape[2]:
+            raise ValueError(
+                f"frames are kept of clips {tuple(kept.clip.shape)}, and it is told of "
+                f"{len(kept.frames)} frames whether they are; give whole clips and tell it of each"
+            )
+        frames = frames.to(where)
+        added = (frames & ~where)[None, None, :, None, None]
+        return torch.where(added, self.inward(part, window.base), whole), where | frames
 
     def _control(self, window: Window, control: Tensor | None) -> Float[Tensor, "B K T H W"] | None:
         """Return a window's part of the control."""

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffusion.condition import Texts
@@ -20,7 +20,7 @@ class Sampling(NamedTuple):
         steps: Calls of the network for each.
         guidance_scale: uncond + scale (cond - uncond); 1 is off.
         solver: "ddim", "dpm" (second order) or "ancestral".
-        joint: How a window takes over the frames it begins with.
+        joint: How a window takes over the frames it begins with; kept ones are never "given".
         start: None samples what tokens leave open. A time edits: a window begins with its base,
             noised that far, and its tokens are not seen.
     """
@@ -32,13 +32,30 @@ class Sampling(NamedTuple):
     start: float | None = None
 
 
+class Kept(NamedTuple):
+    """Frames that are known wherever they lie, such as both ends of what is to be filled in.
+
+    Each counts in the windows that it lies in. A network has learnt to be given first frames only,
+    so these are taken over by replacement where `joint` says so, else by guidance.
+
+    Args:
+        clip: In [-1, 1], of the length and size that is sampled; anything where it is not known.
+        frames: Which are known.
+    """
+
+    clip: Float[Tensor, "B 3 T H W"]
+    frames: Bool[Tensor, " T"]
+
+
 class Wishes(NamedTuple):
     """What a clip is to be like, beside its tokens.
 
     Args:
         texts: Pieces of a text a clip, for a decoder that reads text.
         control: Pictures of the size of the clip, for a decoder that is steered by them.
+        kept: Frames that are known.
     """
 
     texts: Texts | None = None
     control: Float[Tensor, "B K T H W"] | None = None
+    kept: Kept | None = None

@@ -112,6 +112,14 @@ def test_a_video_is_edited_once_a_prompt(pipe, tmp_path):
     assert near < 0.5 * far
 
 
+def test_a_pipeline_fills_in_between_two_frames(pipe, tmp_path):
+    pipe, (clip, _) = with_decoder(pipe), source(tmp_path)
+    ends = torch.arange(17) % 16 == 0
+    filled = pipe.edit(clip[None, :17], [PROMPT], 1.0, decoder_steps=1, kept=ends)[0]
+    assert (filled[ends].int() - clip[:17][ends].int()).abs().max() <= 1
+    assert not torch.equal(filled[~ends], clip[:17][~ends])
+
+
 def test_an_edit_that_cannot_be_is_refused(pipe, tmp_path):
     _, path = source(tmp_path)
     given = ["--task", "edit", "--context", path]

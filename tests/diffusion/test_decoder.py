@@ -8,6 +8,7 @@ import torch
 from diffusion import DiffusionDecoder, DiffusionObjective, UNet3D
 from diffusion.decoding import Sampling
 from diffusion.schedule import CosineSchedule
+from diffusion.wishes import Kept
 from layers.storage import load_module, save_module
 from tokenizer import Tokenizer
 
@@ -54,6 +55,15 @@ def test_a_clip_depends_on_its_seed_alone(decoder, tokens, solver):
     alone = decoder.decode(tokens[1:], seed=6, steps=STEPS, solver=solver)
     torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(both, decoder.decode(tokens, seed=[8, 9], steps=STEPS), atol=1e-3)
+
+
+@pytest.mark.parametrize("joint", ["guided", "replaced"])
+def test_kept_frames_of_several_windows_come_back(decoder, tokens, clip, joint):
+    whole = torch.cat([clip, clip, clip], dim=2)[:2, :, :21] / 2
+    frames = torch.arange(21) % 5 == 2
+    found = decoder.decode(tokens, steps=2, joint=joint, kept=Kept(whole, frames))
+    torch.testing.assert_close(found[:, :, frames], whole[:, :, frames], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(found[:, :, ~frames], whole[:, :, ~frames], atol=0.1)
 
 
 @pytest.mark.parametrize("sizes", [[1] * 6, [2, 4], [5, 1]])
@@ -151,13 +161,51 @@ class Smooth(DiffusionDecoder):
         return (alpha * z - x) / sigma.clamp(min=1e-3)
 
 
+def smooth(tokenizer, **options):
+    decoder = Smooth(UNet3D([32], [1]), 200, [4, 8], use="none", **options)
+    decoder.scale.fill_(0.2)  # far from the ends of the range, where clips are cut off
+    decoder.attach(tokenizer)
+    return decoder
+
+
+def test_what_lies_between_known_ends_is_filled_in(tiny_tokenizer):
+    """By guidance with nearly the mean and deviation that a Gaussian has given its ends."""
+    decoder, frames = smooth(tiny_tokenizer), torch.arange(9)
+    ends, values = (frames == 0) | (frames == 8), torch.tensor([1.6, -1.2])
+    clip = torch.zeros(2, 3, 9, 64, 64)
+    clip[:, :, ends] = 0.2 * values[:, None, None]
+    covariance = decoder.correlation ** (frames[:, None] - frames).abs()
+    gain = covariance[:, ends] @ torch.linalg.inv(covariance[ends][:, ends])
+    deviation = (covariance - gain @ covariance[ends]).diagonal().clamp(min=0).sqrt()
+    tokens, misses = torch.zeros(2, 3, 8, 8, dtype=torch.long), {}
+    for joint in ("given", "guided", "replaced"):
+        found = decoder.decode(tokens, steps=40, joint=joint, kept=Kept(clip, ends)) / 0.2
+        torch.testing.assert_close(found[:, :, ends], clip[:, :, ends] / 0.2)
+        pixels = found.transpose(0, 2).flatten(1)
+        misses[joint] = [
+            float((pixels.mean(1) - gain @ values).abs().max()),
+            float((pixels.std(1) - deviation).abs().max()),
+        ]
+    assert misses["given"] == misses["guided"]  # where nothing is given in front
+    assert misses["guided"][0] < 0.2 < 0.5 < misses["replaced"][0]
+    assert misses["guided"][1] < 0.06 < 0.2 < misses["replaced"][1]
+
+
+def test_guided_windows_join_better_than_replaced_ones(tiny_tokenizer):
+    decoder, tokens = smooth(tiny_tokenizer), torch.zeros(2, 7, 8, 8, dtype=torch.long)
+    given, guided, replaced = (
+        decoder.decode(tokens, steps=40, joint=joint).diff(dim=2).square().mean(dim=(0, 1, 3, 4))
+        for joint in ("given", "guided", "replaced")
+    )
+    for seam in (8, 16):
+        assert guided[seam] < 1.3 * given[seam]
+        assert replaced[seam] > 3 * guided[seam]
+
+
 @pytest.mark.parametrize(("window", "overlap"), [(2, 1), (3, 1), (3, 2)])
 def test_long_clips_have_no_seams(tiny_tokenizer, window, overlap):
     """Frames differ where windows meet as much as elsewhere, and as much as in the data."""
-    options = {"use": "none", "window": window, "overlap": overlap}
-    decoder = Smooth(UNet3D([32], [1]), 200, [4, 8], **options)
-    decoder.scale.fill_(0.2)  # far from the ends of the range, where clips are cut off
-    decoder.attach(tiny_tokenizer)
+    decoder = smooth(tiny_tokenizer, window=window, overlap=overlap)
     clip = decoder.decode(torch.zeros(4, 11, 8, 8, dtype=torch.long), steps=100) / 0.2
     change = clip.diff(dim=2).square().mean(dim=(0, 1, 3, 4))
     expected = torch.full_like(change, 2 * (1 - decoder.correlation))
@@ -221,6 +269,10 @@ def test_what_cannot_be_decoded_is_refused(decoder, tokens):
         decoder.decode(tokens, seed=[1])
     with pytest.raises(ValueError, match="200"):
         decoder.decode(tokens + 199)
+    clip, frames = torch.zeros(2, 3, 21, 32, 32), torch.ones(21, dtype=torch.bool)
+    for kept in (Kept(clip[:, :, :17], frames[:17]), Kept(clip, frames[:17])):
+        with pytest.raises(ValueError, match="tell it of each"):
+            decoder.decode(tokens, steps=1, kept=kept)
     fresh = DiffusionDecoder(UNet3D([32], [1]), 200, [4, 8])
     with pytest.raises(ValueError, match="attach"):
         fresh.decode(tokens)

@@ -63,6 +63,19 @@ def test_all_of_a_long_clip_is_edited(tiny_tokenizer, source):
     assert decoder.edit(source, [[1], [2]], 0.5, steps=1).shape == source.shape
 
 
+def test_frames_that_are_kept_stay_as_they_are(tiny_tokenizer, source):
+    """And what lies between comes of the text and of them alone."""
+    decoder, frames = build(tiny_tokenizer, window=5), torch.arange(17) % 16 == 0
+    changed = torch.where(frames[:, None, None], source, -source)
+    edited, other = (
+        decoder.edit(clip, [[1], [2]], 1.0, steps=2, kept=frames) for clip in (source, changed)
+    )
+    torch.testing.assert_close(edited[:, :, frames], source[:, :, frames], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(edited, other, atol=1e-4, rtol=1e-4)
+    free = decoder.edit(source, [[1], [2]], 1.0, steps=2)
+    assert not torch.allclose(edited[:, :, ~frames], free[:, :, ~frames], atol=1e-3)
+
+
 def test_the_text_and_its_guidance_count(tiny_tokenizer, source):
     decoder = build(tiny_tokenizer)
     one, other = (decoder.edit(source, [[k], [k]], 0.9, steps=1) for k in (1, 2))
