@@ -1,5 +1,7 @@
 """Every task through the pipeline: known pixels stay, parts join, streams are the whole."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -19,9 +21,12 @@ TASKS = ["generate", "interpolate", "inpaint", "outpaint", "control", "upscale"]
 ALL = [*TASKS, "caption"]
 
 
-@pytest.fixture(params=[AutoregressivePrior, MaskGITPrior], ids=["autoregressive", "masked"])
+@pytest.fixture(
+    params=[AutoregressivePrior, MaskGITPrior, partial(MaskGITPrior, causal=True)],
+    ids=["autoregressive", "masked", "masked, frame after frame"],
+)
 def pipe(request, tiny_tokenizer, new_pipe):
-    tasks = TASKS if request.param is MaskGITPrior else ALL
+    tasks = ALL if request.param is AutoregressivePrior else TASKS
     return new_pipe(
         tiny_tokenizer, tasks, request.param, num_classes=2, action_ranges=[[-1.0, 1.0]]
     )
