@@ -70,13 +70,8 @@ def test_sharpening_leaves_flat_clips_and_widens_edges():
 
 
 def test_every_configuration_builds_on_the_meta_device(tmp_path):
-    tokenizer, decoder = tmp_path / "tokenizer", tmp_path / "decoder"
-    configs = [
-        diffusion_study.tokenizer_config(tmp_path),
-        diffusion_study.finetuned_config(tmp_path, tokenizer),
-        diffusion_study.decoder_config("demo_decoder", tmp_path, tokenizer),
-        diffusion_study.distilled_config(tmp_path, tokenizer, decoder),
-    ]
+    configs = diffusion_study.recipes(tmp_path).values()
+    assert len(configs) == len(diffusion_study.SHARES)
     parser = ArgumentParser()
     parser.add_subclass_arguments(TrainedModule, "model")
     for config in configs:
