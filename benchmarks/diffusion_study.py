@@ -1,9 +1,9 @@
 """Is the diffusion decoder worth it: python -m benchmarks.diffusion_study [--minutes 60].
 
 Trains a tokenizer that is deliberately small (4 x 16 x 16, 240 codes) and finetunes its decoder on
-clips; then on the same tokens a diffusion decoder and, for as long, the CNN decoder further. Measures
-both on held-out captioned shapes beside what noise and sharpening alone would win. Goes on where it
-was stopped.
+clips; then on the same tokens a diffusion decoder and, for as long, the CNN decoder further. Both
+are measured on held-out captioned shapes beside what noise and sharpening alone would win. Goes on
+where it was stopped.
 """
 
 import argparse
