@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.comparison import Clips
 from data.shapes import Shapes
 from data.video import to_model_range, to_uint8
 from evaluation.bootstrap import Estimate, Figure, estimate, weighted_mean
@@ -23,7 +24,6 @@ from evaluation.shapes_judge import judge
 from tokenizer import Tokenizer
 
 FRAMES, BATCH = 17, 16
-Clips = UInt8[Tensor, "B T H W 3"]
 Arm = Callable[[Int[Tensor, "B t h w"], int], Clips]
 """One way from tokens to pixels; the second argument is the number of the first clip."""
 

@@ -202,7 +202,9 @@ class MaskGITPrior(Prior):
             sampling: How they are drawn; steps are divided by where most is unknown.
         """
         drawn, masked = self._parts(tokens).clone(), self._parts(unknown)
-        steps = self._steps(sampling, masked.sum(-1).amax(0).tolist())
+        num_unknown = masked.sum(-1)
+        self.check_sampling(sampling, int(num_unknown.sum(1).min()))
+        steps = self._steps(sampling, num_unknown.amax(0).tolist())
         both = condition if sampling.guidance_scale == 1.0 else condition.with_bare()
         plain = torch.is_autocast_enabled(drawn.device.type)
         network = self if plain else packed(self, self.mask.dtype)

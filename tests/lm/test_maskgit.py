@@ -256,6 +256,18 @@ def test_a_clip_without_unknown_tokens_is_refused(prior):
         prior.fill(TOKENS, nothing, TEXTS, generators(1, 2))
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("count", "words"), [(0, "no unknown token"), (4, "4 unknown tokens")])
+def test_the_clip_with_the_fewest_unknown_tokens_decides(causal, count, words):
+    unknown = torch.ones_like(TOKENS, dtype=torch.bool)
+    unknown[1] = False
+    unknown[1, 2].flatten()[:count] = True
+    with pytest.raises(ValueError, match=words):
+        new_prior(causal=causal).fill(
+            TOKENS, unknown, TEXTS, generators(1, 2), sampling=Sampling(steps=6)
+        )
+
+
 def hide(tokens, shares=(0.5, 0.5, 0.5)):
     rows = torch.rand(tokens.shape, generator=torch.Generator().manual_seed(7))
     return (rows < torch.tensor(shares)[:, None, None]).flatten(1)
