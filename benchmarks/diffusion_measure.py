@@ -39,9 +39,9 @@ class Truth(NamedTuple):
 
 
 @torch.inference_mode()
-def read_truth(tokenizer: Tokenizer, num_clips: int) -> Truth:
-    """Draw clips and encode them."""
-    source = Shapes(num_clips, "val")
+def read_truth(tokenizer: Tokenizer, source: Shapes) -> Truth:
+    """Read all clips of a source and encode them."""
+    num_clips = len(source)
     clips = torch.stack([source.read(i, FRAMES).frames for i in range(num_clips)])
     tokens = torch.cat([tokenizer.encode(to_model_range(part)) for part in clips.split(BATCH)])
     combinations = [source.scene(i).combination for i in range(num_clips)]

@@ -30,6 +30,8 @@ from benchmarks.diffusion_measure import (
     with_noise,
 )
 from benchmarks.train_once import train_once
+from data.backgrounds import Difficulty
+from data.shapes import Shapes
 from demo import probe
 from layers.storage import load_module
 from tokenizer import Tokenizer
@@ -42,6 +44,7 @@ TOKENIZER = {
     "encoder_depths": [1, 2],
     "decoder_depths": [2, 3],
 }
+DIFFICULTY: Difficulty = "textured"  # more than so few tokens can hold
 STEPS = (1, 4, 8, 20, 50)
 SHARES = {"tokenizer": 0.15, "finetuned": 0.2, "decoder": 0.25, "longer": 0.25, "distilled": 0.15}
 CNN = "CNN, finetuned longer"
@@ -83,6 +86,8 @@ def _recipe(name: str, root: Path) -> Config:
     config = yaml.safe_load(Path(f"configs/{name}.yaml").read_text())
     config["trainer"] |= {"default_root_dir": str(root), "limit_val_batches": 2}
     config["export"] = str(root / "model")
+    for split in ("train", "val"):
+        config["data"][split]["init_args"]["difficulty"] = DIFFICULTY
     return config
 
 
@@ -149,7 +154,7 @@ def arms(out: Path) -> dict[str, Arm]:
 def measure(out: Path, num_clips: int) -> list[dict[str, Any]]:
     """Decode held-out clips every way and return the rows of the table."""
     tokenizer = Tokenizer.from_pretrained(out / "tokenizer" / "model")
-    truth = read_truth(tokenizer, num_clips)
+    truth = read_truth(tokenizer, Shapes(num_clips, "val", difficulty=DIFFICULTY))
     models = [(out / name / "model" / "manifest.json").read_bytes() for name in SHARES]
     folder = out / f"measured-{num_clips}-{sha256(b''.join(models)).hexdigest()[:8]}"
     real = real_rows(truth, folder / "truth.safetensors")

@@ -196,12 +196,16 @@ def _centred(scene: Rendered, study: Study) -> Clips:
     return moved.to(torch.uint8)[None, None]
 
 
-def likelihood(study: Study) -> Row:
+def likelihood(study: Study, order: str) -> Row:
     """Pairs in which the true frames are likelier than the same in another order."""
-    order = [*range(CONTEXT_FRAMES), *reversed(range(CONTEXT_FRAMES, NUM_FRAMES))]
+    later = np.arange(CONTEXT_FRAMES, NUM_FRAMES)
+    later = later[::-1] if order == "reversed" else np.random.default_rng(0).permutation(later)
+    other = study.truth[:, [*range(CONTEXT_FRAMES), *later]]
     score = study.pipe.score
-    above = score(study.truth, study.captions) > score(study.truth[:, order], study.captions)
-    return Row("score", "pairs in order", above.float().mean().item(), "chance", 0.5)
+    above = score(study.truth, study.captions) > score(other, study.captions)
+    return Row(
+        f"score, {order} frames", "pairs in order", above.float().mean().item(), "chance", 0.5
+    )
 
 
 def long_video(study: Study, key_frames: VideoPipeline | None, num_frames: int) -> Row:
@@ -239,7 +243,8 @@ ROWS: dict[str, Callable[[Study], Row]] = {
     "rollout": rollout,
     "caption": captioning,
     "story": story,
-    "score": likelihood,
+    "score": lambda study: likelihood(study, "shuffled"),
+    "reversed": lambda study: likelihood(study, "reversed"),
 }
 
 

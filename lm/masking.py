@@ -55,23 +55,17 @@ def draw_masks(
     return lowest(order.masked_fill(is_given, torch.inf), count.long().clamp(min=1))
 
 
-def draw_frame_masks(
-    shape: torch.Size, context_share: float, generator: torch.Generator | None
-) -> Bool[Tensor, "B N"]:
+def draw_frame_masks(shape: torch.Size, generator: torch.Generator | None) -> Bool[Tensor, "B N"]:
     """Draw which tokens training masks where each latent frame has its own share.
 
     Args:
         shape: Of the tokens, B t h w.
-        context_share: Share of the latent frames that are given whole, one of a clip never.
         generator: Source of randomness.
     """
     batch_size, num_frames, num_tokens = shape[0], shape[1], math.prod(shape[2:])
-    is_given = torch.rand(batch_size, num_frames, generator=generator) < context_share
-    never = torch.randint(num_frames, (batch_size, 1), generator=generator)
-    is_given = is_given.scatter(1, never, False).flatten()
-    count = (num_tokens * _shares(len(is_given), generator)).ceil().long()
-    order = torch.rand(len(is_given), num_tokens, generator=generator)
-    return lowest(order, count * ~is_given).view(batch_size, -1)
+    count = (num_tokens * _shares(batch_size * num_frames, generator)).ceil().long()
+    order = torch.rand(len(count), num_tokens, generator=generator)
+    return lowest(order, count).view(batch_size, -1)
 
 
 def _shares(count: int, generator: torch.Generator | None) -> Float[Tensor, "count"]:

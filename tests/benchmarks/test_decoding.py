@@ -21,12 +21,13 @@ def test_each_way_of_each_model_has_its_row(pipe, tmp_path, monkeypatch):
     masked = MaskGITPrior(Transformer(width=32, depth=1, num_heads=2), 200, [5, 4, 4])
     VideoPipeline(pipe.tokenizer, 32, 8.0, masked, pipe.text).save_pretrained(tmp_path / "masked")
     models = [str(tmp_path / name) for name in ("ar", "masked")]
-    options = ["--guidance", "2", "4", "--repeats", "1", "--rounds", "1"]
+    options = ["--guidance", "2", "4", "--steps", "6", "--repeats", "1", "--rounds", "1"]
     decoding.main([*models, *options, "--json", str(tmp_path / "rows.json")])
     rows = json.loads((tmp_path / "rows.json").read_text())
     drawn = ["plain", "guidance 2", "guidance 4"]
     of_first = [*drawn, "int8", "diffusion decoder"]
-    named = [(models[0], way) for way in of_first] + [(models[1], way) for way in drawn]
+    of_second = [*drawn, *(f"{way}, 6 steps" for way in drawn)]
+    named = [(models[0], way) for way in of_first] + [(models[1], way) for way in of_second]
     assert [(row["model"], row["way"]) for row in rows] == named
     assert all(row["seconds"] > 0 for row in rows)
     assert all(row["obeyed"] == 0 for row in rows)  # noise names no prompt
@@ -44,6 +45,6 @@ def test_true_clips_obey_all_and_what_a_way_is_told_arrives(pipe, tmp_path, monk
 
     monkeypatch.setattr(VideoPipeline, "generate", generate)
     pipe.save_pretrained(tmp_path)
-    rows = decoding.measure([tmp_path], [3.0], repeats=2, rounds=1)
+    rows = decoding.measure([tmp_path], [3.0], [], repeats=2, rounds=1)
     assert [row[2:6] for row in rows] == [(1, 1, 1, 1)] * 3
     assert asked[:3] == [{}, {"guidance_scale": 3.0}, {"quantize": "int8"}]

@@ -15,6 +15,7 @@ from benchmarks.diffusion_measure import (
     sharpened,
     with_noise,
 )
+from data.shapes import Shapes
 from tokenizer import FSQ, Tokenizer
 from training.module import TrainedModule
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of
 
 @pytest.fixture
 def truth(tiny_tokenizer):
-    return read_truth(tiny_tokenizer, 6)
+    return read_truth(tiny_tokenizer, Shapes(6, "val"))
 
 
 def test_the_truth_is_beyond_reproach_and_noise_is_not(truth, tmp_path):

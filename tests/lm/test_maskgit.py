@@ -216,6 +216,22 @@ def test_unknown_tokens_may_lie_anywhere_and_in_different_numbers(prior):
     assert torch.equal(filled[1:], alone)
 
 
+def test_training_reads_some_tokens_wrong(monkeypatch):
+    """As many as `corruption` says at most, and predicts what they were."""
+    prior = new_prior(corruption=0.5)
+    read = []
+    monkeypatch.setattr(
+        prior,
+        "vectors",
+        lambda tokens, *rest: read.append(tokens) or type(prior).vectors(prior, tokens, *rest),
+    )
+    seeds = [torch.Generator().manual_seed(seed) for seed in range(20)]
+    for generator in seeds:
+        prior.loss(TOKENS, TEXTS, generator=generator)
+    wrong = torch.stack([tokens != TOKENS for tokens in read if tokens.numel()])
+    assert 0.15 < wrong.double().mean() < 0.35
+
+
 def test_every_parameter_gets_a_gradient(prior):
     prior.loss(TOKENS, TEXTS, generator=torch.Generator().manual_seed(0)).backward()
     missing = [n for n, p in prior.named_parameters() if p.grad is None or not p.grad.any()]
@@ -237,6 +253,11 @@ def test_every_parameter_gets_a_gradient(prior):
 def test_what_cannot_be_sampled_is_refused(prior, arguments, words):
     with pytest.raises(ValueError, match=words):
         prior.sample(TEXTS, generators(1, 2), **arguments)
+
+
+def test_a_share_of_contexts_beside_causal_is_refused():
+    with pytest.raises(ValueError, match=r"context_share is 0.5.*leave it out"):
+        new_prior(causal=True, context_share=0.5)
 
 
 @pytest.mark.parametrize("name", ["label_smoothing", "corruption", "context_share"])
@@ -301,12 +322,13 @@ def test_a_causal_prior_reads_no_later_latent_frame(causal):
 
 
 def test_what_is_kept_of_earlier_frames_equals_reading_them_again(causal):
-    masked = hide(TOKENS, (0.0, 0.0, 0.5))
+    """Whatever is masked in them, for they are given whole."""
+    masked = hide(TOKENS, (0.3, 0.9, 0.5))
     reader = FrameReader(causal, ACTED, TOKENS.shape)
     tokens, hidden = TOKENS.flatten(2), masked.unflatten(1, (3, 8))
     for frame in range(3):
         for masks in (torch.ones_like(hidden[:, frame]), hidden[:, frame]):
-            whole = torch.zeros_like(hidden)
+            whole = hidden.clone()
             whole[:, frame] = masks
             expected = causal.logits(TOKENS, whole.flatten(1), ACTED).unflatten(1, (3, 8))
             found = reader.logits(tokens, tokens[:, frame], masks, frame)
@@ -347,15 +369,29 @@ def test_a_causal_prior_fills_what_is_unknown(causal):
     assert not torch.equal(filled, TOKENS)
 
 
-def test_the_loss_of_a_causal_prior_counts_masked_latent_frames_alike():
-    prior = new_prior(causal=True, context_share=0.5)
-    masked = draw_frame_masks(TOKENS.shape, 0.5, torch.Generator().manual_seed(4))
-    nats = -prior.logits(TOKENS, masked, TEXTS).log_softmax(-1)
-    nats = nats.gather(-1, TOKENS.flatten(1)[..., None])[..., 0]
-    frames = zip(nats.view(6, 8), masked.view(6, 8), strict=True)
-    expected = torch.stack([row[hit].mean() for row, hit in frames if hit.any()]).mean()
-    loss = prior.loss(TOKENS, TEXTS, generator=torch.Generator().manual_seed(4))
-    torch.testing.assert_close(loss, expected)
+def test_the_loss_of_a_causal_prior_is_that_of_each_frame_behind_the_truth(causal):
+    """Against one call for each mask of each latent frame."""
+    causal.copies = [2, 1, 3]
+    frames = [0, 0, 1, 2, 2, 2]
+    masked = draw_frame_masks(torch.Size([2, 6, 2, 4]), torch.Generator().manual_seed(4))
+    nats = []
+    for hidden, frame in zip(masked.view(2, 6, 8).unbind(1), frames, strict=True):
+        whole = torch.zeros(2, frame + 1, 8, dtype=torch.bool)
+        whole[:, frame] = hidden
+        clip = TOKENS[:, : frame + 1]
+        chances = causal.logits(clip, whole.flatten(1), ACTED)[:, -8:].log_softmax(-1)
+        lost = -chances.gather(-1, clip[:, frame].flatten(1)[..., None])[..., 0]
+        nats += [row[hit].mean() for row, hit in zip(lost, hidden, strict=True)]
+    loss = causal.loss(TOKENS, ACTED, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(loss, torch.stack(nats).mean())
+
+
+@pytest.mark.parametrize(
+    ("copies", "is_causal"), [([1, 1], True), ([1, 0, 1], True), ([1, 1, 1], False)]
+)
+def test_copies_that_do_not_fit_are_refused(copies, is_causal):
+    with pytest.raises(ValueError, match="3 latent frames, and causal: true"):
+        new_prior(causal=is_causal, copies=copies)
 
 
 def test_fewer_steps_than_latent_frames_are_refused():
