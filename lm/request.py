@@ -71,7 +71,10 @@ class Request:
         if isinstance(self.prompts, str):
             raise ValueError("prompts is one text; give a list, one for each sample")
         if self.task not in NEEDS:
-            raise ValueError(f"task is {self.task!r}; use one of {', '.join(NEEDS)}")
+            raise ValueError(
+                f"task is {self.task!r}; use one of {', '.join(NEEDS)}; captions are written by "
+                "pipe.caption, videos changed by pipe.edit"
+            )
         for name in NEEDS[self.task]:
             if getattr(self, name) is None:
                 raise ValueError(f"the task {self.task} needs {name}: {_HINTS[name]}")

@@ -14,6 +14,7 @@ STORY = [("a", 9), ("b", 8)]
     ("asked", "words"),
     [
         ({"task": "dream"}, "use one of generate"),
+        ({"task": "caption"}, r"written by pipe\.caption"),
         ({"task": "predict"}, "needs context: frames to go on from"),
         ({"task": "image-to-video"}, "needs context"),
         ({"task": "class"}, "needs classes"),
