@@ -17,6 +17,8 @@ contact sheet of all. What the model was trained for, it can also be asked for:
     python sample.py MODEL --task caption --context clip.mp4
     python sample.py MODEL --key-frames KEY_FRAME_MODEL --prompt ... --frames 1009
 
+A picture (bmp, jpeg, png, webp) is read as a video of one frame wherever a video is.
+
 The tokenizer alone is a codec, for videos of any size and length, which stream through:
 
     python sample.py MODEL --task reconstruct --context in.mp4 --out out/
@@ -59,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="model folder or hub id")
     parser.add_argument("--task", choices=TASKS, default="generate")
     parser.add_argument("--prompt", action="append", help="what to show; may be given repeatedly")
-    parser.add_argument("--context", type=Path, help="video to continue, or input of a task")
+    parser.add_argument("--context", type=Path, help="file to continue, or input of a task")
     parser.add_argument("--context-frames", type=int, default=5, help="how many of its last frames")
     parser.add_argument("--guide", type=Path, help="video to fill, follow, enlarge, pass through")
     parser.add_argument("--control", type=Path, help="video that a decoder follows")

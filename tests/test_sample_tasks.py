@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import sample
 from data.video import decode_clip, write_video
@@ -59,11 +60,23 @@ def test_image_to_video_starts_from_the_last_frame_of_a_context(model, clip, tmp
     assert (video[0].int() - decode_clip(clip)[-1].int()).abs().float().mean() < 12
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp"])
+def test_a_picture_is_moved_filled_and_followed(model, clip, tmp_path, name):
+    first = decode_clip(clip)[0]
+    Image.fromarray(first.numpy()).save(tmp_path / name)
+    video = made(model, tmp_path, "--task", "image-to-video", "--context", tmp_path / name)
+    assert (video[0].int() - first.int()).abs().float().mean() < 25  # noise, in two lossy codecs
+    arguments = ["--task", "inpaint", "--guide", tmp_path / name, "--box", 8, 8, 24, 24]
+    assert made(model, tmp_path, *arguments).shape == (1, 32, 32, 3)
+    with pytest.raises(ValueError, match="two key frames"):
+        made(model, tmp_path, "--task", "interpolate", "--guide", tmp_path / name, "--frames", 9)
+
+
 def test_a_mask_is_read_from_a_picture(model, clip, tmp_path):
-    bright = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
-    bright[:, :16] = 255
-    write_video(tmp_path / "mask.mp4", bright, 8.0)
-    arguments = ["--task", "inpaint", "--guide", clip, "--mask", tmp_path / "mask.mp4"]
+    bright = torch.zeros(32, 32, dtype=torch.uint8)
+    bright[:16] = 255
+    Image.fromarray(bright.numpy()).save(tmp_path / "mask.png")
+    arguments = ["--task", "inpaint", "--guide", clip, "--mask", tmp_path / "mask.png"]
     error = (made(model, tmp_path, *arguments).int() - decode_clip(clip)[:9].int()).abs().float()
     assert error[:, 20:].mean() < 0.5 * error[:, :12].mean()
 
