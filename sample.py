@@ -172,7 +172,7 @@ def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
     if args.guide is not None:
         guide = guide_frames(args.guide, args.task, pipe.size, pipe.fps, stride)
     if args.mask is not None:
-        mask = bright(args.mask, pipe.size, pipe.fps, stride)
+        mask = bright(args.mask, args.guide, pipe.size, pipe.fps, stride)
     elif args.box is not None:
         mask = box(args.box, pipe.size, inside=args.task != "outpaint")
     rows = None if args.actions is None else np.load(args.actions, allow_pickle=False)
