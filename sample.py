@@ -5,7 +5,7 @@ contact sheet of all. What the model was trained for, it can also be asked for:
 
     python sample.py MODEL --context clip.mp4 --frames 1001 --out out/
     python sample.py MODEL --story "a red circle moving left:17; a red circle moving up:16"
-    python sample.py MODEL --task interpolate --guide ends.mp4 --frames 17
+    python sample.py MODEL --task interpolate --guide ends.mp4 --frames 17   (its first and last)
     python sample.py MODEL --task inpaint --guide in.mp4 --box 8 8 40 40     (or --mask mask.png)
     python sample.py MODEL --task outpaint --guide in.mp4 --box 8 8 56 56    (what is kept)
     python sample.py MODEL --task control --guide edges_of_this.mp4 --prompt ...

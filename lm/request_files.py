@@ -31,16 +31,19 @@ def guide_frames(
 
     Args:
         path: A video.
-        task: "interpolate" takes its first and last frame, every other task the first 1 + s k.
+        task: "interpolate" takes two key frames, the first and the last frame of the file whatever
+            its rate, and none of those between; every other task the first 1 + s k, at most at the
+            rate of the model.
         size: Of the model; for "upscale" a smaller one is read.
         fps: Of the model.
         stride: s.
     """
     size = size // UPSCALE if task == "upscale" else size
     _say_fit(path, size)
-    clip = torch.from_numpy(np.stack(list(iterate_frames(path, size, fps=fps))))
     if task == "interpolate":
-        return clip[[0, -1]] if len(clip) > 1 else clip
+        frames = iterate_frames(path, size)
+        return torch.from_numpy(np.stack([next(frames), *deque(frames, maxlen=1)]))
+    clip = torch.from_numpy(np.stack(list(iterate_frames(path, size, fps=fps))))
     return clip[: 1 + (len(clip) - 1) // stride * stride]
 
 

@@ -20,6 +20,13 @@ def noise(frames, height, width):
     return torch.randint(256, shape, dtype=torch.uint8, generator=generator)
 
 
+@pytest.mark.parametrize(("frames", "fps"), [(2, 12.0), (2, 24.0), (14, 24.0), (5, 8.0), (3, 1.0)])
+def test_key_frames_are_the_first_and_the_last_of_a_file_whatever_its_rate(tmp_path, frames, fps):
+    clip = noise(frames, 32, 32)
+    path = write(tmp_path / "ends.mp4", clip, fps)
+    assert torch.equal(guide_frames(path, "interpolate", 32, 8.0, 4), clip[[0, -1]])
+
+
 def test_a_file_of_one_frame_is_one_key_frame(tmp_path):
     path = write(tmp_path / "end.mp4", noise(1, 32, 32))
     assert len(guide_frames(path, "interpolate", 32, 8.0, 4)) == 1
