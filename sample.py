@@ -119,9 +119,9 @@ def generate(args: argparse.Namespace) -> None:
         args.choice_temperature,
         args.quantize,
     )
+    labels = request.prompts or [args.story or args.task] * request.count
     if args.key_frames is not None:
         request = _through_key_frames(request, sampling, args.key_frames, pipe)
-    labels = request.prompts or [args.story or args.task] * request.count
     faster = pipe.require_decoder().enlarge[0] if args.decoder == "diffusion" else 1
     length = 1 + faster * (request.length - 1)
     guidance = _first(args.decoder_guidance, 1.0)

@@ -7,6 +7,9 @@ from PIL import Image
 
 import sample
 from data.video import decode_clip, write_video
+from lm.key_frames import key_frames
+from lm.request import Request
+from pipeline import VideoPipeline
 from tokenizer import FrameTokenizer
 
 TASKS = ["generate", "interpolate", "inpaint", "outpaint", "control", "upscale", "caption"]
@@ -119,6 +122,41 @@ def test_a_long_video_is_made_of_key_frames(model, tiny_tokenizer, new_pipe, tmp
     assert not list((tmp_path / "out").glob("*.gif"))  # only of short videos
     with pytest.raises(ValueError, match="use 25 or 33"):
         made(model, tmp_path, *arguments, "--frames", 29)
+
+
+PARTS = ["a red circle moving left", "a blue square moving up"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["--prompt", PARTS[0], "--frames", 33], {"prompts": PARTS[:1], "num_frames": 5}),
+        (["--story", f"{PARTS[0]}:17; {PARTS[1]}:16"], {"story": [(PARTS[0], 3), (PARTS[1], 2)]}),
+    ],
+)
+def test_key_frames_are_told_what_is_said_and_the_filling_sees_them_alone(
+    model, tiny_tokenizer, new_pipe, tmp_path, monkeypatch, arguments, asked
+):
+    key_pipe, pipe = (
+        new_pipe(FrameTokenizer(tiny_tokenizer), ["generate"]),
+        VideoPipeline.from_pretrained(model),
+    )
+    key_pipe.save_pretrained(tmp_path / "keys")
+    videos = []
+    monkeypatch.setattr(sample, "write_samples", lambda pieces, *rest: videos.extend(pieces))
+    told = [*arguments, "--seed", 3, "--key-frames", tmp_path / "keys", "--guidance-scale", 2]
+    sample.main([str(model), *map(str, told)])
+    keys = key_pipe.generate(seed=3, guidance_scale=2.0, **asked)
+    filled = pipe.generate(
+        None, 33, key_frames(Request(seed=3), 8, 32)[1].seed, task="interpolate", guide=keys
+    )
+    assert torch.equal(torch.cat(videos, dim=1), filled)
+
+
+def test_a_part_that_ends_between_key_frames_is_refused(model, tiny_tokenizer, new_pipe, tmp_path):
+    new_pipe(FrameTokenizer(tiny_tokenizer), ["generate"]).save_pretrained(tmp_path / "keys")
+    with pytest.raises(ValueError, match="part 2 needs a multiple of 8"):
+        made(model, tmp_path, "--story", "a:17; b:12", "--key-frames", tmp_path / "keys")
 
 
 def test_a_box_outside_the_picture_is_refused(model, clip, tmp_path):
