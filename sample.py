@@ -45,7 +45,7 @@ from diffusion.sampler import Solver
 from evaluation.pixel import FramePSNR, FrameSSIM
 from evaluation.samples import write_samples
 from layers.processes import device, local_device
-from lm.key_frames import key_frames
+from lm.key_frames import key_frames, shared_sampling
 from lm.request import NEEDS, Request, parse_story
 from lm.request_files import box, bright, guide_frames, last_frames
 from lm.sampling import Sampling
@@ -120,12 +120,12 @@ def generate(args: argparse.Namespace) -> None:
         args.quantize,
     )
     labels = request.prompts or [args.story or args.task] * request.count
-    if args.key_frames is not None:
-        request = _through_key_frames(request, sampling, args.key_frames, pipe)
     faster = pipe.require_decoder().enlarge[0] if args.decoder == "diffusion" else 1
     length = 1 + faster * (request.length - 1)
     guidance = _first(args.decoder_guidance, 1.0)
     way = args.decoder, args.decoder_steps, guidance, args.decoder_solver
+    if args.key_frames is not None:
+        request, sampling = _through_key_frames(request, sampling, args.key_frames, pipe, way)
     pieces = pipe.stream(request, sampling, *way)
     write_samples(pieces, labels, length, args.out, faster * pipe.fps)
 
@@ -211,14 +211,15 @@ def _first(*values: Any) -> Any:
 
 
 def _through_key_frames(
-    request: Request, sampling: Sampling, model: str, pipe: VideoPipeline
-) -> Request:
+    request: Request, sampling: Sampling, model: str, pipe: VideoPipeline, way: tuple
+) -> tuple[Request, Sampling]:
     """Sample key frames, as far apart as a window is long, and ask for what lies between."""
-    gap = pipe.tokenizer.num_frames(pipe.require_prior().grid[0]) - 1
-    keys, filling = key_frames(request, gap, pipe.size)
-    pipe.stream(filling, sampling)  # refuses what cannot be filled, before the key frames are made
-    made = VideoPipeline.from_pretrained(model, pipe.device).stream(keys, sampling)
-    return replace(filling, guide=torch.cat(list(made), dim=1))
+    prior, key_pipe = pipe.require_prior(), VideoPipeline.from_pretrained(model, pipe.device)
+    keys, filling = key_frames(request, pipe.tokenizer.num_frames(prior.grid[0]) - 1, pipe.size)
+    ours, rest = shared_sampling(sampling, key_pipe.require_prior(), prior)
+    pipe.stream(filling, rest, *way)  # refuses what cannot be filled before key frames are made
+    made = key_pipe.stream(keys, ours)
+    return replace(filling, guide=torch.cat(list(made), dim=1)), rest
 
 
 def reconstruct(args: argparse.Namespace) -> None:

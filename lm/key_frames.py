@@ -7,7 +7,11 @@ from dataclasses import replace
 
 import torch
 
+from lm.autoregressive import AutoregressivePrior
+from lm.latent_prior import LatentPrior
+from lm.prior import Prior
 from lm.request import Request
+from lm.sampling import Sampling
 
 
 def key_frames(request: Request, gap: int, size: int) -> tuple[Request, Request]:
@@ -39,7 +43,7 @@ def key_frames(request: Request, gap: int, size: int) -> tuple[Request, Request]
             f"{1 + max(1, gaps) * gap} or {1 + (gaps + 1) * gap}"
         )
     first = None if request.context is None else request.context[:, -1:]
-    keys = replace(request, num_frames=gaps + 1, context=first, story=story)
+    keys = replace(request, num_frames=gaps + 1, context=first, story=story, control=None)
     filling = replace(
         request,
         task="interpolate",
@@ -52,6 +56,21 @@ def key_frames(request: Request, gap: int, size: int) -> tuple[Request, Request]
         seed=[_another(seed) for seed in request.seeds],
     )
     return keys, filling
+
+
+def shared_sampling(
+    sampling: Sampling, key_prior: Prior | LatentPrior, prior: Prior | LatentPrior
+) -> tuple[Sampling, Sampling]:
+    """Return how key frames are drawn, and the filling.
+
+    Steps go to each prior that takes some. Where neither does they stay with the filling, whose
+    decoder may take them. Guidance is for what is told, so the filling has none.
+    """
+    without = replace(sampling, steps=None)
+    one_by_one = isinstance(key_prior, AutoregressivePrior)
+    elsewhere = not one_by_one and isinstance(prior, AutoregressivePrior)
+    filling = replace(without if elsewhere else sampling, guidance_scale=1.0)
+    return without if one_by_one else sampling, filling
 
 
 def _in_key_frames(story: list[tuple[str, int]], length: int, gap: int) -> list[tuple[str, int]]:

@@ -7,11 +7,13 @@ from PIL import Image
 
 import sample
 from data.video import decode_clip, write_video
+from lm import AutoregressivePrior, MaskGITPrior
 from lm.key_frames import key_frames
 from lm.request import Request
 from pipeline import VideoPipeline
 from tokenizer import FrameTokenizer
 
+NAMES = "keys", "filling"
 TASKS = ["generate", "interpolate", "inpaint", "outpaint", "control", "upscale", "caption"]
 
 
@@ -157,6 +159,21 @@ def test_a_part_that_ends_between_key_frames_is_refused(model, tiny_tokenizer, n
     new_pipe(FrameTokenizer(tiny_tokenizer), ["generate"]).save_pretrained(tmp_path / "keys")
     with pytest.raises(ValueError, match="part 2 needs a multiple of 8"):
         made(model, tmp_path, "--story", "a:17; b:12", "--key-frames", tmp_path / "keys")
+
+
+@pytest.mark.parametrize("masked", ["keys", "filling", "neither"])
+def test_steps_go_to_the_model_that_takes_them(masked, tiny_tokenizer, new_pipe, tmp_path):
+    kinds = {name: MaskGITPrior if name == masked else AutoregressivePrior for name in NAMES}
+    tokenizers = {"keys": FrameTokenizer(tiny_tokenizer), "filling": tiny_tokenizer}
+    for name in NAMES:
+        pipe = new_pipe(tokenizers[name], ["generate", "interpolate"], kinds[name])
+        pipe.save_pretrained(tmp_path / name)
+    arguments = ["--key-frames", tmp_path / "keys", "--frames", 17, "--steps", 2]
+    if masked == "neither":
+        with pytest.raises(ValueError, match="leave steps out"):
+            made(tmp_path / "filling", tmp_path, *arguments)
+    else:
+        assert len(made(tmp_path / "filling", tmp_path, *arguments)) == 17
 
 
 def test_a_box_outside_the_picture_is_refused(model, clip, tmp_path):

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from lm.key_frames import key_frames
+from lm import AutoregressivePrior, MaskGITPrior, Transformer
+from lm.key_frames import key_frames, shared_sampling
 from lm.request import Request
+from lm.sampling import Sampling
 
 STORY = [("left", 17), ("up", 16), ("right", 32)]
 
@@ -44,3 +46,28 @@ def test_the_parts_of_a_story_end_with_key_frames():
 def test_what_key_frames_cannot_be_told_is_refused(asked, words):
     with pytest.raises(ValueError, match=words):
         key_frames(Request(**asked), 16, 32)
+
+
+def test_a_decoder_s_control_is_for_the_filling():
+    control = torch.zeros(1, 17, 32, 32, 3, dtype=torch.uint8)
+    keys, filling = key_frames(Request(control=control), 16, 32)
+    assert keys.control is None
+    assert filling.control is control
+
+
+@pytest.mark.parametrize(
+    ("kinds", "steps"),
+    [
+        ([AutoregressivePrior, MaskGITPrior], (None, 8)),
+        ([MaskGITPrior, AutoregressivePrior], (8, None)),
+        ([MaskGITPrior, MaskGITPrior], (8, 8)),
+        ([AutoregressivePrior, AutoregressivePrior], (None, 8)),  # perhaps for its decoder
+    ],
+)
+def test_steps_go_to_the_priors_that_take_them(kinds, steps):
+    key_prior, prior = (
+        kind(Transformer(width=32, depth=1, num_heads=2), codebook_size=8, grid=[2, 2, 2])
+        for kind in kinds
+    )
+    ours, rest = shared_sampling(Sampling(2.0, 0.5, steps=8), key_prior, prior)
+    assert (ours, rest) == (Sampling(2.0, 0.5, steps=steps[0]), Sampling(1.0, 0.5, steps=steps[1]))
