@@ -5,7 +5,7 @@ contact sheet of all. What the model was trained for, it can also be asked for:
 
     python sample.py MODEL --context clip.mp4 --frames 1001 --out out/
     python sample.py MODEL --story "a red circle moving left:17; a red circle moving up:16"
-    python sample.py MODEL --task interpolate --guide ends.mp4 --frames 17
+    python sample.py MODEL --task interpolate --guide ends.mp4 --frames 17   (its first and last)
     python sample.py MODEL --task inpaint --guide in.mp4 --box 8 8 40 40     (or --mask mask.png)
     python sample.py MODEL --task outpaint --guide in.mp4 --box 8 8 56 56    (what is kept)
     python sample.py MODEL --task control --guide edges_of_this.mp4 --prompt ...
@@ -16,6 +16,8 @@ contact sheet of all. What the model was trained for, it can also be asked for:
     python sample.py MODEL --task rollout --context clip.mp4 --actions actions.npy
     python sample.py MODEL --task caption --context clip.mp4
     python sample.py MODEL --key-frames KEY_FRAME_MODEL --prompt ... --frames 1009
+
+A picture (bmp, jpeg, png, webp) is read as a video of one frame wherever a video is.
 
 The tokenizer alone is a codec, for videos of any size and length, which stream through:
 
@@ -43,7 +45,7 @@ from diffusion.sampler import Solver
 from evaluation.pixel import FramePSNR, FrameSSIM
 from evaluation.samples import write_samples
 from layers.processes import device, local_device
-from lm.key_frames import key_frames
+from lm.key_frames import key_frames, shared_sampling
 from lm.request import NEEDS, Request, parse_story
 from lm.request_files import box, bright, guide_frames, last_frames
 from lm.sampling import Sampling
@@ -59,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="model folder or hub id")
     parser.add_argument("--task", choices=TASKS, default="generate")
     parser.add_argument("--prompt", action="append", help="what to show; may be given repeatedly")
-    parser.add_argument("--context", type=Path, help="video to continue, or input of a task")
+    parser.add_argument("--context", type=Path, help="file to continue, or input of a task")
     parser.add_argument("--context-frames", type=int, default=5, help="how many of its last frames")
     parser.add_argument("--guide", type=Path, help="video to fill, follow, enlarge, pass through")
     parser.add_argument("--control", type=Path, help="video that a decoder follows")
@@ -117,13 +119,13 @@ def generate(args: argparse.Namespace) -> None:
         args.choice_temperature,
         args.quantize,
     )
-    if args.key_frames is not None:
-        request = _through_key_frames(request, sampling, args.key_frames, pipe)
     labels = request.prompts or [args.story or args.task] * request.count
     faster = pipe.require_decoder().enlarge[0] if args.decoder == "diffusion" else 1
     length = 1 + faster * (request.length - 1)
     guidance = _first(args.decoder_guidance, 1.0)
     way = args.decoder, args.decoder_steps, guidance, args.decoder_solver
+    if args.key_frames is not None:
+        request, sampling = _through_key_frames(request, sampling, args.key_frames, pipe, way)
     pieces = pipe.stream(request, sampling, *way)
     write_samples(pieces, labels, length, args.out, faster * pipe.fps)
 
@@ -170,7 +172,7 @@ def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
     if args.guide is not None:
         guide = guide_frames(args.guide, args.task, pipe.size, pipe.fps, stride)
     if args.mask is not None:
-        mask = bright(args.mask, pipe.size, pipe.fps, stride)
+        mask = bright(args.mask, args.guide, pipe.size, pipe.fps, stride)
     elif args.box is not None:
         mask = box(args.box, pipe.size, inside=args.task != "outpaint")
     rows = None if args.actions is None else np.load(args.actions, allow_pickle=False)
@@ -209,14 +211,15 @@ def _first(*values: Any) -> Any:
 
 
 def _through_key_frames(
-    request: Request, sampling: Sampling, model: str, pipe: VideoPipeline
-) -> Request:
+    request: Request, sampling: Sampling, model: str, pipe: VideoPipeline, way: tuple
+) -> tuple[Request, Sampling]:
     """Sample key frames, as far apart as a window is long, and ask for what lies between."""
-    gap = pipe.tokenizer.num_frames(pipe.require_prior().grid[0]) - 1
-    keys, filling = key_frames(request, gap, pipe.size)
-    pipe.stream(filling, sampling)  # refuses what cannot be filled, before the key frames are made
-    made = VideoPipeline.from_pretrained(model, pipe.device).stream(keys, sampling)
-    return replace(filling, guide=torch.cat(list(made), dim=1))
+    prior, key_pipe = pipe.require_prior(), VideoPipeline.from_pretrained(model, pipe.device)
+    keys, filling = key_frames(request, pipe.tokenizer.num_frames(prior.grid[0]) - 1, pipe.size)
+    ours, rest = shared_sampling(sampling, key_pipe.require_prior(), prior)
+    pipe.stream(filling, rest, *way)  # refuses what cannot be filled before key frames are made
+    made = key_pipe.stream(keys, ours)
+    return replace(filling, guide=torch.cat(list(made), dim=1)), rest
 
 
 def reconstruct(args: argparse.Namespace) -> None:

@@ -1,4 +1,7 @@
-"""A video file opened with care: one stream, no file behind the file, every damage named."""
+"""A video file opened with care: one stream, no file behind the file, every damage named.
+
+A picture file is a video of one frame.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +9,20 @@ from io import BytesIO
 from pathlib import Path
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.stream import VideoStream
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Only plain containers: a playlist named .mp4 would make FFmpeg open the files it lists.
 _CONTAINERS = "avi,gif,matroska,mov"
+_PICTURES = "BMP", "JPEG", "PNG", "WEBP"
+
+# A small file can name any size: what is unpacked or resized at once has to stay small.
+_MOST_PIXELS, _MOST_TO_ONE = 2**26, 64
 
 
 class VideoError(ValueError):
@@ -46,8 +56,49 @@ def open_video(source: str | Path | bytes) -> Iterator[tuple[InputContainer, Vid
         reason = error.strerror if isinstance(error, FFmpegError) else error
         raise VideoError(
             f"{describe(source)} is broken, cut off or not an avi, gif, mkv, mov, mp4 or webm "
-            f"video ({reason}); remove or replace it"
+            f"video, nor a bmp, jpeg, png or webp picture ({reason}); remove or replace it"
         ) from error
+
+
+def read_picture(source: str | Path | bytes) -> av.VideoFrame | None:
+    """Return the one frame of a picture file, upright and opaque; None for any other source.
+
+    Raises:
+        VideoError: The picture is broken, too large, or one of several that follow each other.
+    """
+    if not isinstance(source, bytes) and not Path(source).is_file():
+        return None
+    target = BytesIO(source) if isinstance(source, bytes) else Path(source)
+    try:
+        with Image.open(target, formats=_PICTURES) as picture:
+            _require_one(picture, describe(source))
+            return av.VideoFrame.from_ndarray(_rgb(ImageOps.exif_transpose(picture)), "rgb24")
+    except UnidentifiedImageError:
+        return None
+    except VideoError:
+        raise
+    except Exception as error:  # Pillow has no one error for damage
+        raise VideoError(
+            f"{describe(source)} is a broken or cut off picture ({error}); remove or replace it"
+        ) from error
+
+
+def _require_one(picture: Image.Image, name: str) -> None:
+    short, long = sorted(picture.size)
+    if short * long > _MOST_PIXELS or long > _MOST_TO_ONE * short:
+        raise VideoError(
+            f"{name} is {picture.height} x {picture.width} pixels, but a picture has at most "
+            f"{_MOST_PIXELS} and is at most {_MOST_TO_ONE} times as long as wide; cut it"
+        )
+    # The second picture of a jpeg is another view of the same.
+    if picture.format in ("PNG", "WEBP") and getattr(picture, "n_frames", 1) > 1:
+        raise VideoError(f"{name} is a picture that moves; write it as a gif or an mp4")
+
+
+def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
+    if picture.mode.startswith("I;16"):  # which Pillow would clip to its lowest levels
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    return np.asarray(picture.convert("RGB"))
 
 
 def frame_rate(stream: VideoStream) -> float:
@@ -57,6 +108,10 @@ def frame_rate(stream: VideoStream) -> float:
 
 def decoded_frames(source: str | Path | bytes, fps: float | None) -> Iterator[av.VideoFrame]:
     """Decode all frames in the order shown, resampled to `fps` unless the video is slower."""
+    picture = read_picture(source)
+    if picture is not None:
+        yield picture
+        return
     with open_video(source) as (container, stream):
         native = float(stream.base_rate or frame_rate(stream))  # the finest step between frames
         frames = _whole_stream(container, stream, describe(source))

@@ -1,6 +1,7 @@
 """Video files to uint8 clips and back, and the one conversion between uint8 and [-1, 1].
 
-Frames are read and written through PyAV, which carries its own FFmpeg; GIF is written by Pillow.
+Frames are read and written through PyAV, which carries its own FFmpeg; Pillow writes GIF and reads
+pictures, which are videos of one frame.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data.container import VideoError as VideoError
-from data.container import decoded_frames, describe, frame_rate, open_video
+from data.container import decoded_frames, describe, frame_rate, open_video, read_picture
 
 # FFmpeg's faster rounding makes every picture a level darker, on the way in and on the way out.
 SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -44,6 +45,9 @@ class VideoInfo(NamedTuple):
 
 def probe(source: str | Path | bytes) -> VideoInfo:
     """Read frame count, rate and size; only the first frame is decoded."""
+    picture = read_picture(source)
+    if picture is not None:
+        return VideoInfo(1, 1.0, picture.height, picture.width)
     with open_video(source) as (container, stream):
         frame = next(container.decode(stream), None)
         if frame is None:
@@ -73,7 +77,7 @@ def iterate_frames(
     file. A broken or cut-off file raises `VideoError` when the damage is reached.
 
     Args:
-        source: A path, or the file's bytes.
+        source: A path, or the file's bytes; a picture (bmp, jpeg, png, webp) is one frame.
         size: Side of the square: the short side is resized to it, the long one centre-cropped.
             None keeps the picture as stored.
         start: How many frames to pass over.

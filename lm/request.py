@@ -71,7 +71,10 @@ class Request:
         if isinstance(self.prompts, str):
             raise ValueError("prompts is one text; give a list, one for each sample")
         if self.task not in NEEDS:
-            raise ValueError(f"task is {self.task!r}; use one of {', '.join(NEEDS)}")
+            raise ValueError(
+                f"task is {self.task!r}; use one of {', '.join(NEEDS)}; captions are written by "
+                "pipe.caption, videos changed by pipe.edit"
+            )
         for name in NEEDS[self.task]:
             if getattr(self, name) is None:
                 raise ValueError(f"the task {self.task} needs {name}: {_HINTS[name]}")
@@ -84,6 +87,11 @@ class Request:
                 )
         if self.story is not None and self.prompts is not None:
             raise ValueError("a story has its own prompts; leave prompts out")
+        if self.story is not None and self.task == "interpolate":
+            raise ValueError(
+                "the parts of a story and the gaps between key frames divide a video in two ways; "
+                "leave the story out and give each sample one prompt, or choose generate"
+            )
         if self.task == "image-to-video" and self.context is not None and self.context.shape[1] > 1:
             raise ValueError(
                 f"image-to-video starts from one picture, but the context has "

@@ -14,40 +14,76 @@ from lm.tasks import UPSCALE
 
 def last_frames(path: Path, frames: int, size: int, fps: float) -> UInt8[Tensor, "T H W 3"]:
     """Return the last frames of a video at the size that a model knows, and at most at its rate."""
-    info = probe(path)
+    _say_fit(path, size)
     last = deque(iterate_frames(path, size, fps=fps), maxlen=frames)
     if len(last) < frames:
         raise ValueError(
             f"{path} has {len(last)} frames at {fps:g} a second, but {frames} are asked for; "
             "ask for fewer"
         )
-    if (info.height, info.width) != (size, size):
-        print(f"{path}: {info.height} x {info.width} resized and cropped to {size}")
     return torch.from_numpy(np.stack(last))
 
 
 def guide_frames(
     path: Path, task: str, size: int, fps: float, stride: int
 ) -> UInt8[Tensor, "T H W 3"]:
-    """Return the frames of a guide.
+    """Return the frames of a guide at the size that a model knows.
 
     Args:
         path: A video.
-        task: "interpolate" takes its first and last frame, every other task the first 1 + s k.
+        task: "interpolate" takes two key frames, the first and the last frame of the file whatever
+            its rate, and none of those between; every other task the first 1 + s k, at most at the
+            rate of the model.
         size: Of the model; for "upscale" a smaller one is read.
         fps: Of the model.
         stride: s.
     """
     size = size // UPSCALE if task == "upscale" else size
-    clip = torch.from_numpy(np.stack(list(iterate_frames(path, size, fps=fps))))
+    _say_fit(path, size)
     if task == "interpolate":
-        return clip[[0, -1]] if len(clip) > 1 else clip
+        frames = iterate_frames(path, size)
+        return torch.from_numpy(np.stack([next(frames), *deque(frames, maxlen=1)]))
+    clip = torch.from_numpy(np.stack(list(iterate_frames(path, size, fps=fps))))
     return clip[: 1 + (len(clip) - 1) // stride * stride]
 
 
-def bright(path: Path, size: int, fps: float, stride: int) -> Bool[Tensor, "T H W"]:
-    """Return where a picture or a video, read as a guide is, is brighter than half."""
+def bright(
+    path: Path, guide: Path | None, size: int, fps: float, stride: int
+) -> Bool[Tensor, "T H W"]:
+    """Return where a picture or a video is brighter than half.
+
+    Args:
+        path: Of the size of the model, or of that of the guide, with which it is then resized and
+            cropped.
+        guide: The video to which it belongs.
+        size: Of the model.
+        fps: Of the model.
+        stride: s; 1 + s k frames are taken, as of the guide.
+
+    Raises:
+        ValueError: There is no guide, or the mask is of neither size.
+    """
+    if guide is None:
+        raise ValueError("a mask needs a guide: the video to fill")
+    sides, known = _sides(path), _sides(guide)
+    if sides not in [(size, size), known]:
+        raise ValueError(
+            f"the mask {path} is {sides[0]} x {sides[1]} pixels, but its guide {guide} is "
+            f"{known[0]} x {known[1]} and the model makes {size} x {size}; give a mask of the size "
+            "of one of them"
+        )
     return guide_frames(path, "inpaint", size, fps, stride).float().mean(-1) > 127
+
+
+def _sides(path: Path) -> tuple[int, int]:
+    info = probe(path)
+    return info.height, info.width
+
+
+def _say_fit(path: Path, size: int) -> None:
+    height, width = _sides(path)
+    if (height, width) != (size, size):
+        print(f"{path}: {height} x {width} resized and cropped to {size}")
 
 
 def box(corners: list[int], size: int, inside: bool) -> Bool[Tensor, "H W"]:

@@ -1,6 +1,7 @@
 """How tokens are drawn, apart from what is asked for."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 from lm.packing import Quantization
 
@@ -34,6 +35,9 @@ class Sampling:
     quantize: Quantization | None = None
 
     def __post_init__(self) -> None:
+        for name in ("guidance_scale", "temperature", "choice_temperature"):
+            if not isfinite(value := getattr(self, name)):
+                raise ValueError(f"{name} is {value}, but must be a finite number")
         if self.temperature < 0:
             raise ValueError(f"temperature is {self.temperature}, but must be 0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:

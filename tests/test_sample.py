@@ -2,6 +2,7 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 
 import sample
 from data.shapes import Shapes
@@ -66,6 +67,17 @@ def test_a_video_is_encoded_decoded_and_reconstructed(model, tmp_path, capsys):
     psnr = FramePSNR()
     psnr.update(reconstruction[:, None], decode_clip(path)[:, None])
     assert float(re.search(r"PSNR ([\d.]+) dB", figures)[1]) == pytest.approx(psnr.compute(), abs=1)
+
+
+def test_a_picture_goes_through_the_tokenizer_too(model, tmp_path):
+    path, out = tmp_path / "picture.png", tmp_path / "out"
+    Image.fromarray(Shapes(1).read(0, 1).frames[0, :50, :44].numpy()).save(path)
+    for task in ("reconstruct", "encode"):
+        run(task, model, "--context", path, "--out", out)
+    run("decode", model, "--context", out / "picture.tokens", "--out", out)
+    reconstruction = decode_clip(out / "picture_reconstruction.mp4")
+    assert reconstruction.shape == (1, 50, 44, 3)
+    assert torch.equal(decode_clip(out / "picture_decoded.mp4"), reconstruction)
 
 
 def test_the_truth_stands_beside_the_reconstruction(model, tmp_path):

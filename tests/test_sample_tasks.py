@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import sample
 from data.video import decode_clip, write_video
+from lm import AutoregressivePrior, MaskGITPrior
+from lm.key_frames import key_frames
+from lm.request import Request
+from pipeline import VideoPipeline
 from tokenizer import FrameTokenizer
 
+NAMES = "keys", "filling"
 TASKS = ["generate", "interpolate", "inpaint", "outpaint", "control", "upscale", "caption"]
 
 
@@ -59,11 +65,23 @@ def test_image_to_video_starts_from_the_last_frame_of_a_context(model, clip, tmp
     assert (video[0].int() - decode_clip(clip)[-1].int()).abs().float().mean() < 12
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp"])
+def test_a_picture_is_moved_filled_and_followed(model, clip, tmp_path, name):
+    first = decode_clip(clip)[0]
+    Image.fromarray(first.numpy()).save(tmp_path / name)
+    video = made(model, tmp_path, "--task", "image-to-video", "--context", tmp_path / name)
+    assert (video[0].int() - first.int()).abs().float().mean() < 25  # noise, in two lossy codecs
+    arguments = ["--task", "inpaint", "--guide", tmp_path / name, "--box", 8, 8, 24, 24]
+    assert made(model, tmp_path, *arguments).shape == (1, 32, 32, 3)
+    with pytest.raises(ValueError, match="two key frames"):
+        made(model, tmp_path, "--task", "interpolate", "--guide", tmp_path / name, "--frames", 9)
+
+
 def test_a_mask_is_read_from_a_picture(model, clip, tmp_path):
-    bright = torch.zeros(1, 32, 32, 3, dtype=torch.uint8)
-    bright[:, :16] = 255
-    write_video(tmp_path / "mask.mp4", bright, 8.0)
-    arguments = ["--task", "inpaint", "--guide", clip, "--mask", tmp_path / "mask.mp4"]
+    bright = torch.zeros(32, 32, dtype=torch.uint8)
+    bright[:16] = 255
+    Image.fromarray(bright.numpy()).save(tmp_path / "mask.png")
+    arguments = ["--task", "inpaint", "--guide", clip, "--mask", tmp_path / "mask.png"]
     error = (made(model, tmp_path, *arguments).int() - decode_clip(clip)[:9].int()).abs().float()
     assert error[:, 20:].mean() < 0.5 * error[:, :12].mean()
 
@@ -106,6 +124,56 @@ def test_a_long_video_is_made_of_key_frames(model, tiny_tokenizer, new_pipe, tmp
     assert not list((tmp_path / "out").glob("*.gif"))  # only of short videos
     with pytest.raises(ValueError, match="use 25 or 33"):
         made(model, tmp_path, *arguments, "--frames", 29)
+
+
+PARTS = ["a red circle moving left", "a blue square moving up"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["--prompt", PARTS[0], "--frames", 33], {"prompts": PARTS[:1], "num_frames": 5}),
+        (["--story", f"{PARTS[0]}:17; {PARTS[1]}:16"], {"story": [(PARTS[0], 3), (PARTS[1], 2)]}),
+    ],
+)
+def test_key_frames_are_told_what_is_said_and_the_filling_sees_them_alone(
+    model, tiny_tokenizer, new_pipe, tmp_path, monkeypatch, arguments, asked
+):
+    key_pipe, pipe = (
+        new_pipe(FrameTokenizer(tiny_tokenizer), ["generate"]),
+        VideoPipeline.from_pretrained(model),
+    )
+    key_pipe.save_pretrained(tmp_path / "keys")
+    videos = []
+    monkeypatch.setattr(sample, "write_samples", lambda pieces, *rest: videos.extend(pieces))
+    told = [*arguments, "--seed", 3, "--key-frames", tmp_path / "keys", "--guidance-scale", 2]
+    sample.main([str(model), *map(str, told)])
+    keys = key_pipe.generate(seed=3, guidance_scale=2.0, **asked)
+    filled = pipe.generate(
+        None, 33, key_frames(Request(seed=3), 8, 32)[1].seed, task="interpolate", guide=keys
+    )
+    assert torch.equal(torch.cat(videos, dim=1), filled)
+
+
+def test_a_part_that_ends_between_key_frames_is_refused(model, tiny_tokenizer, new_pipe, tmp_path):
+    new_pipe(FrameTokenizer(tiny_tokenizer), ["generate"]).save_pretrained(tmp_path / "keys")
+    with pytest.raises(ValueError, match="part 2 needs a multiple of 8"):
+        made(model, tmp_path, "--story", "a:17; b:12", "--key-frames", tmp_path / "keys")
+
+
+@pytest.mark.parametrize("masked", ["keys", "filling", "neither"])
+def test_steps_go_to_the_model_that_takes_them(masked, tiny_tokenizer, new_pipe, tmp_path):
+    kinds = {name: MaskGITPrior if name == masked else AutoregressivePrior for name in NAMES}
+    tokenizers = {"keys": FrameTokenizer(tiny_tokenizer), "filling": tiny_tokenizer}
+    for name in NAMES:
+        pipe = new_pipe(tokenizers[name], ["generate", "interpolate"], kinds[name])
+        pipe.save_pretrained(tmp_path / name)
+    arguments = ["--key-frames", tmp_path / "keys", "--frames", 17, "--steps", 2]
+    if masked == "neither":
+        with pytest.raises(ValueError, match="leave steps out"):
+            made(tmp_path / "filling", tmp_path, *arguments)
+    else:
+        assert len(made(tmp_path / "filling", tmp_path, *arguments)) == 17
 
 
 def test_a_box_outside_the_picture_is_refused(model, clip, tmp_path):

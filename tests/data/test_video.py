@@ -1,5 +1,8 @@
 """Files to clips and back: exact counts, exact conversions, and every kind of broken file."""
 
+import io
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from data.video import (
@@ -270,6 +274,74 @@ def test_sound_without_pictures_and_missing_files_are_named(tmp_path):
         decode_clip(tmp_path / "sound.mp4")
     with pytest.raises(VideoError, match=r"absent\.mp4 is not a file"):
         decode_clip(tmp_path / "absent.mp4")
+
+
+def picture_bytes(kind, picture, **options):
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error"),
+    [
+        ("png", {}, 0),
+        ("bmp", {}, 0),
+        ("webp", {"lossless": True}, 0),
+        ("jpeg", {"quality": 95}, 6),
+    ],
+)
+def test_a_picture_is_a_video_of_one_frame(tmp_path, kind, options, error):
+    clip = smooth_clip(1, 47, 65)
+    path = tmp_path / f"%03d.{kind}"  # to FFmpeg, a row of files
+    path.write_bytes(picture_bytes(kind, clip[0].numpy(), **options))
+    for source in (path, str(path), path.read_bytes()):
+        assert probe(source) == (1, 1.0, 47, 65)
+        assert (decode_clip(source).int() - clip.int()).abs().max() <= error
+        assert [frame.shape for frame in iterate_frames(source, 16, fps=8.0)] == [(16, 16, 3)]
+
+
+def test_a_picture_is_turned_upright_and_its_levels_are_kept(tmp_path):
+    turned = Image.Exif()
+    turned[0x112] = 6  # shown after a quarter turn to the right
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    upright = decode_clip(picture_bytes("png", grey, exif=turned))
+    assert np.array_equal(upright[0, :, :, 0].numpy(), np.rot90(grey, -1))
+    fine = decode_clip(picture_bytes("png", grey.astype(np.uint16) << 8))
+    assert np.array_equal(fine[0], np.stack([grey] * 3, axis=-1))
+    Image.fromarray(grey).convert("RGBA").save(tmp_path / "clear.png")
+    assert np.array_equal(decode_clip(tmp_path / "clear.png"), fine)
+
+
+def test_pictures_too_large_too_narrow_or_moving_are_refused(tmp_path):
+    for size, words in (((9000, 8000), "8000 x 9000 pixels"), ((1, 70), "as long as wide")):
+        Image.new("1", size).save(tmp_path / "large.png")
+        with pytest.raises(VideoError, match=rf"large\.png.*{words}"):
+            decode_clip(tmp_path / "large.png")
+    header = picture_bytes("bmp", np.zeros((1, 1), np.uint8))
+    with pytest.raises(VideoError, match="exceeds limit"):
+        probe(header[:18] + (60000).to_bytes(4, "little") * 2 + header[26:])
+    first, second = (Image.new("L", (8, 8), level) for level in (0, 255))
+    for name in ("moving.png", "moving.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=[second])
+        with pytest.raises(VideoError, match="write it as a gif"):
+            probe(tmp_path / name)
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "webp", "jpeg"])
+@pytest.mark.filterwarnings("ignore")  # of Pillow, where it goes on
+def test_a_damaged_picture_is_a_video_error_or_one_frame(kind):
+    rng = random.Random(0)
+    whole = picture_bytes(kind, smooth_clip(1, 24, 24)[0].numpy())
+    for source in (whole[: len(whole) // 2], whole[:20]):
+        with pytest.raises(VideoError, match=f"{len(source)} bytes given"):
+            decode_clip(source)
+    for _ in range(100):
+        content = bytearray(whole)
+        for _ in range(rng.choice([1, 10])):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        with suppress(VideoError):
+            assert decode_clip(bytes(content), size=16).shape == (1, 16, 16, 3)
 
 
 def test_too_few_frames_are_counted_in_the_error(tmp_path):

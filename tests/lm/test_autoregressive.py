@@ -1,5 +1,7 @@
 """The autoregressive prior against plain loops."""
 
+import math
+
 import pytest
 import torch
 
@@ -136,6 +138,13 @@ def test_greedy_and_top_k_one_agree(prior):
         ("steps", 3),
         ("steps", 0),
         ("choice_temperature", -1.0),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("guidance_scale", math.inf),
+        ("guidance_scale", math.nan),
+        ("choice_temperature", math.nan),
+        ("top_p", math.nan),
+        ("min_p", math.nan),
     ],
 )
 def test_sampling_arguments_out_of_range_are_refused(prior, argument, value):

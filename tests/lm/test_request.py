@@ -14,6 +14,7 @@ STORY = [("a", 9), ("b", 8)]
     ("asked", "words"),
     [
         ({"task": "dream"}, "use one of generate"),
+        ({"task": "caption"}, r"written by pipe\.caption"),
         ({"task": "predict"}, "needs context: frames to go on from"),
         ({"task": "image-to-video"}, "needs context"),
         ({"task": "class"}, "needs classes"),
@@ -27,6 +28,8 @@ STORY = [("a", 9), ("b", 8)]
         ({"task": "image-to-video", "context": CLIP}, "9 frames"),
         ({"task": "interpolate", "guide": CLIP, "context": CLIP}, "in the guide alone"),
         ({"story": STORY, "prompts": ["a"]}, "leave prompts out"),
+        ({"story": STORY, "task": "interpolate", "guide": CLIP[:, :2]}, "leave the story out"),
+        ({"story": STORY, "task": "interpolate", "guide": CLIP[:, :4]}, "leave the story out"),
         ({"prompts": ["a"], "context": CLIP}, "1 prompts, 2 contexts"),
         ({"prompts": ["a", "b"], "seed": [1]}, "2 prompts, 1 seeds"),
         ({"task": "rollout", "actions": torch.zeros(1, 8, 2), "num_frames": 9}, "8 frames"),
