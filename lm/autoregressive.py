@@ -15,10 +15,10 @@ from lm.codes import CodeTable
 from lm.condition import Condition, Inputs
 from lm.decoder import Decoder
 from lm.factors import Choice, DepthHead
-from lm.logits import choose
+from lm.logits import choose, guided
 from lm.loss import cross_entropy
 from lm.packing import Quantization
-from lm.prior import Places, Prior, guided
+from lm.prior import Places, Prior
 from lm.sampling import Sampling
 from lm.sequence import of_codes
 from lm.transformer import Table, Transformer

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from layers.linear import linear
 from lm.condition import Condition
-from lm.logits import draw, probabilities
+from lm.logits import draw, guided, probabilities
 from lm.masking import Schedule, gumbel, lowest, still_masked
+from lm.packing import packed
 from lm.patterns import behind_whole
-from lm.prior import guided
 from lm.sampling import Sampling
 from lm.sequence import of_codes
 
@@ -126,3 +126,44 @@ class FrameReader:
     def _repeated(self, tokens: Tensor, batch_size: int) -> Tensor:
         """Return the tokens for both sides of guidance."""
         return tokens.repeat(batch_size // len(tokens), *[1] * (tokens.ndim - 1))
+
+
+def fill_parts(
+    prior: "MaskGITPrior",
+    tokens: Int[Tensor, "B parts n"],
+    masked: Bool[Tensor, "B parts n"],
+    steps: list[int],
+    condition: Condition,
+    grid: torch.Size,
+    generators: list[torch.Generator],
+    sampling: Sampling,
+) -> Int[Tensor, "B parts n"]:
+    """Draw the masked tokens of clips, part after part.
+
+    Args:
+        prior: The network.
+        tokens: Latent frames of a causal prior, or the clip as one part; where masked, any.
+        masked: True where a token is to be drawn.
+        steps: Calls of the network for each part.
+        condition: What each sample is conditioned on.
+        grid: Of the clips, t h w.
+        generators: A source of randomness a sample.
+        sampling: How tokens are drawn.
+    """
+    both = condition if sampling.guidance_scale == 1.0 else condition.with_bare()
+    plain = torch.is_autocast_enabled(tokens.device.type)
+    network = prior if plain else packed(prior, prior.mask.dtype)
+    shape = torch.Size([len(tokens), *grid])
+    reader = FrameReader(network, both, shape) if prior.causal else None
+    drawn = tokens.clone()
+    for part, count in enumerate(steps):
+
+        def ask(now: Tensor, hidden: Tensor, part: int = part) -> Tensor:
+            if reader is None:
+                return network.logits(now.unflatten(1, grid), hidden, both)
+            return reader.logits(drawn, now, hidden, part)
+
+        drawn[:, part] = draw_masked(
+            ask, drawn[:, part], masked[:, part], count, prior.schedule, generators, sampling
+        )
+    return drawn

@@ -46,3 +46,13 @@ def draw(chances: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> Int[Tens
     total = chances.double().cumsum(-1)
     tokens = torch.searchsorted(total, (uniform.double() * total[:, -1])[:, None], right=True)
     return tokens[:, 0].clamp(max=chances.shape[-1] - 1)
+
+
+def guided(
+    logits: Float[Tensor, "twice_B *rest"], guidance_scale: float
+) -> Float[Tensor, "B *rest"]:
+    """Return uncond + scale (cond - uncond) of a batch that holds cond and uncond in this order."""
+    if guidance_scale == 1.0:
+        return logits
+    conditional, bare = logits.chunk(2)
+    return bare + guidance_scale * (conditional - bare)

@@ -12,10 +12,17 @@ from torch import Tensor, nn
 
 from layers.linear import linear
 from lm.condition import Condition, Inputs
-from lm.filling import FrameReader, draw_masked
+from lm.filling import fill_parts
 from lm.loss import cross_entropy
-from lm.masking import Schedule, corrupt, draw_frame_masks, draw_masks, num_steps
-from lm.packing import packed
+from lm.masking import (
+    Schedule,
+    checked_context_share,
+    checked_copies,
+    corrupt,
+    draw_frame_masks,
+    draw_masks,
+    num_steps,
+)
 from lm.patterns import behind_whole
 from lm.prior import Places, Prior
 from lm.sampling import Sampling
@@ -50,8 +57,7 @@ class MaskGITPrior(Prior):
             models do without.
         causal: Tokens see their own latent frame and whole those before it, and one latent frame is
             drawn after the other; what is read of those before is kept, so that steps cost less.
-        copies: With `causal`, in how many ways each latent frame is masked in a training step; once
-            by default.
+        copies: With `causal`, in how many ways a training step masks each latent frame; one each.
     """
 
     measure = "bits_per_masked_token"
@@ -92,12 +98,7 @@ class MaskGITPrior(Prior):
                 "a masked prior does not write text one piece after another; leave caption out of "
                 "its tasks, or take an AutoregressivePrior"
             )
-        if causal and context_share is not None:
-            raise ValueError(
-                f"context_share is {context_share}, but with causal: true the latent frames before "
-                "are always given whole; leave it out"
-            )
-        context_share = 0.25 if context_share is None else context_share
+        context_share = checked_context_share(context_share, causal)
         shares = {"corruption": corruption, "context_share": context_share}
         for name, share in {**shares, "label_smoothing": label_smoothing}.items():
             if not 0 <= share <= 1:
@@ -105,7 +106,7 @@ class MaskGITPrior(Prior):
         self.schedule: Schedule = schedule
         self.label_smoothing, self.causal = label_smoothing, causal
         self.corruption, self.context_share = corruption, context_share
-        self.copies = self._checked(copies)
+        self.copies = checked_copies(copies, causal, self.grid[0])
         width = transformer.width
         self.mask = nn.Parameter(0.5 * torch.randn(1, width))
         self.surroundings: Surroundings | None = None
@@ -222,24 +223,13 @@ class MaskGITPrior(Prior):
             generators: A source of randomness a sample.
             sampling: How they are drawn; steps are divided by where most is unknown.
         """
-        drawn, masked = self._parts(tokens).clone(), self._parts(unknown)
+        masked = self._parts(unknown)
         num_unknown = masked.sum(-1)
         self.check_sampling(sampling, int(num_unknown.sum(1).min()))
-        steps = self._steps(sampling, num_unknown.amax(0).tolist())
-        both = condition if sampling.guidance_scale == 1.0 else condition.with_bare()
-        plain = torch.is_autocast_enabled(drawn.device.type)
-        network = self if plain else packed(self, self.mask.dtype)
-        reader = FrameReader(network, both, tokens.shape) if self.causal else None
-        for part, count in enumerate(steps):
-
-            def ask(now: Tensor, hidden: Tensor, part: int = part) -> Tensor:
-                if reader is None:
-                    return network.logits(now.unflatten(1, tokens.shape[1:]), hidden, both)
-                return reader.logits(drawn, now, hidden, part)
-
-            drawn[:, part] = draw_masked(
-                ask, drawn[:, part], masked[:, part], count, self.schedule, generators, sampling
-            )
+        steps, grid = self._steps(sampling, num_unknown.amax(0).tolist()), tokens.shape[1:]
+        drawn = fill_parts(
+            self, self._parts(tokens), masked, steps, condition, grid, generators, sampling
+        )
         return drawn.view_as(tokens)
 
     def check_sampling(self, sampling: Sampling, num_unknown: int) -> None:
@@ -259,17 +249,6 @@ class MaskGITPrior(Prior):
         """Return the tokens that are drawn together, part by part."""
         pattern = "b t h w -> b t (h w)" if self.causal else "b t h w -> b 1 (t h w)"
         return rearrange(tokens, pattern)
-
-    def _checked(self, copies: list[int] | None) -> list[int]:
-        """Return in how many ways each latent frame is masked in a training step."""
-        if copies is None:
-            return [1] * self.grid[0]
-        if not self.causal or len(copies) != self.grid[0] or min(copies) < 1:
-            raise ValueError(
-                f"copies is {copies}, but one number from 1 on is needed for each of the "
-                f"{self.grid[0]} latent frames, and causal: true"
-            )
-        return copies
 
     def vectors(
         self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B t h w"] | None = None

@@ -15,6 +15,28 @@ _FIRST = 8  # measured: 12 steps as 8, 1, 1, 1, 1 obey 0.57 of prompts, as 4, 2,
 Schedule = Literal["cosine", "linear", "exponential"]
 
 
+def checked_context_share(share: float | None, causal: bool) -> float:
+    """Return the share of training clips that are given contexts, a quarter by default."""
+    if causal and share is not None:
+        raise ValueError(
+            f"context_share is {share}, but with causal: true the latent frames before are always "
+            "given whole; leave it out"
+        )
+    return 0.25 if share is None else share
+
+
+def checked_copies(copies: list[int] | None, causal: bool, frames: int) -> list[int]:
+    """Return in how many ways each latent frame is masked in a training step, one by default."""
+    if copies is None:
+        return [1] * frames
+    if not causal or len(copies) != frames or min(copies) < 1:
+        raise ValueError(
+            f"copies is {copies}, but one number from 1 on is needed for each of the {frames} "
+            "latent frames, and causal: true"
+        )
+    return copies
+
+
 def masked_share(
     schedule: Schedule, ratio: Float[Tensor, "*B"], num_unknown: Int[Tensor, "*B"]
 ) -> Float[Tensor, "*B"]:

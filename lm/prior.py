@@ -292,13 +292,3 @@ class Prior(Configurable, nn.Module, ABC):
         """Return the rotary table of positions, counted on where the prior knows no grid."""
         places = line(len(places)) if self.places == "line" else places
         return self.transformer.rotary_table(places.to(self.embedding.weight.device))
-
-
-def guided(
-    logits: Float[Tensor, "twice_B *rest"], guidance_scale: float
-) -> Float[Tensor, "B *rest"]:
-    """Return uncond + scale (cond - uncond) of a batch that holds cond and uncond in this order."""
-    if guidance_scale == 1.0:
-        return logits
-    conditional, bare = logits.chunk(2)
-    return bare + guidance_scale * (conditional - bare)
