@@ -13,7 +13,6 @@ from lm.condition import Condition
 from lm.logits import draw, guided, probabilities
 from lm.masking import Schedule, gumbel, lowest, still_masked
 from lm.packing import packed
-from lm.patterns import behind_whole
 from lm.sampling import Sampling
 from lm.sequence import of_codes
 
@@ -73,7 +72,7 @@ class FrameReader:
         lead, places = prior.lead(condition), prior.positions(condition, shape[1])
         self.lead, self.frame = lead.shape[1], (len(places) - lead.shape[1]) // shape[1]
         self.rotary = prior.rotary(places)
-        mask = behind_whole(self.lead, self.frame, [*range(shape[1])], []).to(lead.device)
+        mask = prior.visible(self.lead, shape[1], self.frame)
         self.mask = prior.seen(mask, places, prior.on_grid(condition, shape[1]))
         self.cache = prior.transformer.new_cache(len(lead), len(places), lead)
         self.num_read = 0
@@ -102,16 +101,12 @@ class FrameReader:
 
     def _states(self, tokens: Tensor, now: Tensor, masked: Tensor, frame: int) -> Tensor:
         """Return the states of a latent frame, and leave its keys and values behind."""
+        before = self._repeated(tokens[:, max(0, frame - 2) : frame], len(now))
+        whole = torch.cat([before, now[:, None]], dim=1)
+        hidden = torch.cat([torch.zeros_like(before, dtype=torch.bool), masked[:, None]], dim=1)
         h, w = self.shape[2:]
-        rows = slice(max(0, frame - 2), frame)
-        before, now, masked = (
-            rearrange(x, "b t (h w) -> b t h w", h=h, w=w)
-            for x in (self._repeated(tokens[:, rows], len(now)), now[:, None], masked[:, None])
-        )
-        x = self.prior.vectors(now, masked)
-        if self.prior.surroundings is not None:
-            x = self.prior.surroundings(x, self.prior.vectors(before))
-        x = rearrange(x, "b 1 h w d -> b (h w) d")
+        whole, hidden = (rearrange(x, "b t (h w) -> b t h w", h=h, w=w) for x in (whole, hidden))
+        x = self.prior.vectors(whole, hidden)[:, -1]
         if self.actions is not None:
             x = torch.cat([self.actions[:, frame], x], dim=1)
         return of_codes(self._read(x, self.lead + frame * self.frame), 1, h * w)

@@ -14,21 +14,13 @@ from layers.linear import linear
 from lm.condition import Condition, Inputs
 from lm.filling import fill_parts
 from lm.loss import cross_entropy
-from lm.masking import (
-    Schedule,
-    checked_context_share,
-    checked_copies,
-    corrupt,
-    draw_frame_masks,
-    draw_masks,
-    num_steps,
-)
-from lm.patterns import behind_whole
+from lm.masking import Schedule, corrupt, draw_frame_masks, draw_masks, num_steps
 from lm.prior import Places, Prior
 from lm.sampling import Sampling
 from lm.sequence import of_codes
-from lm.surroundings import Surroundings
-from lm.transformer import Transformer
+from lm.transformer import Table, Transformer
+
+_GROUPS = 8  # of channels that are mixed with each other around a token
 
 
 class MaskGITPrior(Prior):
@@ -50,14 +42,13 @@ class MaskGITPrior(Prior):
         corruption: Up to this share of the tokens that are not masked is replaced by random ones in
             training, since sampling will not always have been right.
         context_share: Share of the training clips whose first latent frames, from one to all but
-            one, are given whole, as a continuation has them; a quarter by default. With `causal`
-            those before a latent frame always are.
+            one, are given whole, as a continuation has them; with `causal` of the latent frames.
         inputs: What it can be told beside text: tasks, classes, actions, features.
-        surroundings: Add to each token what stands around it, before the first layer. The published
-            models do without.
-        causal: Tokens see their own latent frame and whole those before it, and one latent frame is
-            drawn after the other; what is read of those before is kept, so that steps cost less.
-        copies: With `causal`, in how many ways a training step masks each latent frame; one each.
+        surroundings: Add to each token what stands around it, before the first layer: a masked one
+            has nothing of its own (conditional positions, Chu et al. 2021, arXiv 2102.10882). The
+            published models do without.
+        causal: Tokens see their own latent frame and those before it, and one latent frame is drawn
+            after the other; what is read of those before is kept, so that steps cost less.
     """
 
     measure = "bits_per_masked_token"
@@ -75,11 +66,10 @@ class MaskGITPrior(Prior):
         schedule: Schedule = "cosine",
         label_smoothing: float = 0.0,
         corruption: float = 0.0,
-        context_share: float | None = None,
+        context_share: float = 0.25,
         inputs: Inputs | None = None,
         surroundings: bool = True,
         causal: bool = False,
-        copies: list[int] | None = None,
     ) -> None:
         super().__init__(
             transformer,
@@ -98,7 +88,6 @@ class MaskGITPrior(Prior):
                 "a masked prior does not write text one piece after another; leave caption out of "
                 "its tasks, or take an AutoregressivePrior"
             )
-        context_share = checked_context_share(context_share, causal)
         shares = {"corruption": corruption, "context_share": context_share}
         for name, share in {**shares, "label_smoothing": label_smoothing}.items():
             if not 0 <= share <= 1:
@@ -106,22 +95,19 @@ class MaskGITPrior(Prior):
         self.schedule: Schedule = schedule
         self.label_smoothing, self.causal = label_smoothing, causal
         self.corruption, self.context_share = corruption, context_share
-        self.copies = checked_copies(copies, causal, self.grid[0])
         width = transformer.width
         self.mask = nn.Parameter(0.5 * torch.randn(1, width))
-        self.surroundings: Surroundings | None = None
+        self.surroundings: nn.Conv3d | None = None
         if surroundings:
-            self.surroundings = Surroundings(width, causal=causal)
+            self.surroundings = nn.Conv3d(width, width, 3, padding=(0, 1, 1), groups=_GROUPS)
+            for parameter in self.surroundings.parameters():
+                nn.init.zeros_(parameter)
 
     def logits(
         self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B N"], condition: Condition
     ) -> Float[Tensor, "B N V"]:
-        """Return the logits of all tokens given the condition and those that are not masked.
-
-        With `causal` those of the latent frames before are given whole, whatever is masked.
-        """
-        frames = [*range(tokens.shape[1])]
-        return linear(self._states(tokens, masked, condition, frames), self.output_table())
+        """Return the logits of all tokens given the condition and those that are not masked."""
+        return linear(self._states(tokens, masked, condition), self.output_table())
 
     def loss(
         self,
@@ -137,22 +123,16 @@ class MaskGITPrior(Prior):
         of a cosine and each token counting alike, clips of next to no known token are half of it.
         With `causal` the same holds of latent frames in place of clips.
         """
-        frames = [*range(tokens.shape[1])]
-        if self.causal:
-            frames = [frame for frame in frames for _ in range(self.copies[frame])]
-            masked = draw_frame_masks(tokens[:, frames].shape, generator)
-        else:
-            masked = draw_masks(tokens.shape, self.context_share, generator)
-        masked = masked.to(tokens.device)
-        read = corrupt(tokens.flatten(1), self.vocabulary.codebook_size, self.corruption, generator)
-        read, condition = read.view_as(tokens), condition.dropped(drop)
-        states, truth = self._states(read, masked, condition, frames), tokens[:, frames]
-        nats = torch.zeros(masked.shape, device=masked.device)
-        nats[masked] = cross_entropy(
-            states[masked], self.output_table(), truth.flatten(1)[masked], self.label_smoothing
-        )
-        nats, count = (self._parts(x.view_as(truth)).sum(-1) for x in (nats, masked))
-        return (nats / count).mean()
+        flat = tokens.flatten(1)
+        drawn = draw_frame_masks if self.causal else draw_masks
+        masked = drawn(tokens.shape, self.context_share, generator).to(flat.device)
+        read = corrupt(flat, self.vocabulary.codebook_size, self.corruption, generator)
+        states = self._states(read.view_as(tokens), masked, condition.dropped(drop))
+        table, smoothing = self.output_table(), self.label_smoothing
+        nats = torch.zeros(masked.shape, device=flat.device)
+        nats[masked] = cross_entropy(states[masked], table, flat[masked], smoothing)
+        nats, count = (self._parts(x.view_as(tokens)).sum(-1) for x in (nats, masked))
+        return (nats[count > 0] / count[count > 0]).mean()
 
     @torch.no_grad()
     def pseudo_log_likelihood(
@@ -162,15 +142,13 @@ class MaskGITPrior(Prior):
 
         The sum over tokens is Besag's (1975) pseudo-likelihood. It is no likelihood: the factors
         are of no one chain rule, so it must not be compared with an autoregressive `score`. With
-        `causal` the others are those of the same latent frame and of those before it, which are
-        given whole.
+        `causal` the others are those of the same latent frame and of those before it.
 
         Args:
             tokens: Tokens of clips.
             condition: What each is conditioned on.
             groups: Calls of the network; all tokens n with one n mod `groups` are masked together,
-                so that each is given only the others outside its group (with `causal`, of its own
-                latent frame). One a token by default.
+                so that each is given only others outside its group. One a token by default.
         """
         flat = tokens.flatten(1)
         num_tokens = flat.shape[1]
@@ -251,50 +229,41 @@ class MaskGITPrior(Prior):
         return rearrange(tokens, pattern)
 
     def vectors(
-        self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B t h w"] | None = None
-    ) -> Float[Tensor, "B t h w D"]:
-        """Return what stands for each token by itself; masked ones are not read."""
+        self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B t h w"]
+    ) -> Float[Tensor, "B t n D"]:
+        """Return what stands for tokens; masked ones are not read."""
         table = torch.cat([self.codes(), self.mask])
-        if masked is not None:
-            tokens = tokens.masked_fill(masked, len(table) - 1)
-        return F.embedding(tokens, table)
+        codes = F.embedding(tokens.masked_fill(masked, len(table) - 1), table)
+        if self.surroundings is not None:
+            x = rearrange(codes, "b t h w d -> b d t h w")
+            before = 2 if self.causal else 1
+            x = self.surroundings(F.pad(x, (0, 0, 0, 0, before, 2 - before)))
+            codes = codes + rearrange(x, "b d t h w -> b t h w d")
+        return rearrange(codes, "b t h w d -> b t (h w) d")
 
-    def _states(
-        self,
-        tokens: Int[Tensor, "B t h w"],
-        masked: Bool[Tensor, "B N"],
-        condition: Condition,
-        frames: list[int],
-    ) -> Float[Tensor, "B N D"]:
-        """Return the states of latent frames; masked tokens are not read.
-
-        With `causal` those before are read whole, in front of them: what sampling sees is what
-        training sees, in one pass (block diffusion, Arriola et al. 2025, arXiv 2503.09573).
+    def visible(self, lead: int, frames: int, frame: int) -> Table:
+        """Return who sees whom: everyone everyone, or `causal` those of no later latent frame.
 
         Args:
-            tokens: Of whole clips.
-            masked: Which tokens of `frames` are hidden.
-            condition: What each clip is conditioned on.
-            frames: Latent frames; with `causal` one may stand there several times.
+            lead: Positions before the video.
+            frames: Latent frames.
+            frame: Positions of each.
         """
-        h, w = tokens.shape[2:]
-        count = max(frames) + 1
-        whole = [*range(count - 1)] if self.causal else []
-        codes = self.vectors(tokens[:, frames], masked.view(-1, len(frames), h, w))
-        known = self.vectors(tokens[:, whole])
-        if self.surroundings is not None:
-            around = self.surroundings
-            codes = around.after(codes, known, frames) if self.causal else around(codes)
-            known = around(known) if whole else known
-        rows = whole + frames
-        codes = rearrange(torch.cat([known, codes], dim=1), "b t h w d -> b t (h w) d")
-        lead, body = self.lead(condition), self.body(codes, condition, rows)
-        first, size = lead.shape[1], body.shape[1] // len(rows)
-        index = first + torch.tensor(rows)[:, None] * size + torch.arange(size)
-        index = torch.cat([torch.arange(first), index.flatten()])
-        places, on_grid = self.positions(condition, count), self.on_grid(condition, count)
-        mask = behind_whole(first, size, whole, frames).to(lead.device) if self.causal else None
-        mask = self.seen(mask, places[index], on_grid[index])
-        x = torch.cat([lead, body], dim=1)
-        states = self.transformer(x, self.rotary(places[index]), mask)
-        return of_codes(states[:, first + len(whole) * size :], len(frames), h * w)
+        if not self.causal:
+            return None
+        order = torch.arange(frames, device=self.mask.device).repeat_interleave(frame)
+        order = F.pad(order, (lead, 0), value=-1)
+        return order[:, None] >= order
+
+    def _states(
+        self, tokens: Int[Tensor, "B t h w"], masked: Bool[Tensor, "B N"], condition: Condition
+    ) -> Float[Tensor, "B N D"]:
+        """Return the states of the video's positions; masked tokens are not read."""
+        t = tokens.shape[1]
+        codes = self.vectors(tokens, masked.view_as(tokens))
+        lead, body = self.lead(condition), self.body(codes, condition)
+        places = self.positions(condition, t)
+        mask = self.visible(lead.shape[1], t, body.shape[1] // t)
+        mask = self.seen(mask, places, self.on_grid(condition, t))
+        states = self.transformer(torch.cat([lead, body], dim=1), self.rotary(places), mask)
+        return of_codes(states[:, lead.shape[1] :], *codes.shape[1:3])

@@ -15,28 +15,6 @@ _FIRST = 8  # measured: 12 steps as 8, 1, 1, 1, 1 obey 0.57 of prompts, as 4, 2,
 Schedule = Literal["cosine", "linear", "exponential"]
 
 
-def checked_context_share(share: float | None, causal: bool) -> float:
-    """Return the share of training clips that are given contexts, a quarter by default."""
-    if causal and share is not None:
-        raise ValueError(
-            f"context_share is {share}, but with causal: true the latent frames before are always "
-            "given whole; leave it out"
-        )
-    return 0.25 if share is None else share
-
-
-def checked_copies(copies: list[int] | None, causal: bool, frames: int) -> list[int]:
-    """Return in how many ways each latent frame is masked in a training step, one by default."""
-    if copies is None:
-        return [1] * frames
-    if not causal or len(copies) != frames or min(copies) < 1:
-        raise ValueError(
-            f"copies is {copies}, but one number from 1 on is needed for each of the {frames} "
-            "latent frames, and causal: true"
-        )
-    return copies
-
-
 def masked_share(
     schedule: Schedule, ratio: Float[Tensor, "*B"], num_unknown: Int[Tensor, "*B"]
 ) -> Float[Tensor, "*B"]:
@@ -77,17 +55,23 @@ def draw_masks(
     return lowest(order.masked_fill(is_given, torch.inf), count.long().clamp(min=1))
 
 
-def draw_frame_masks(shape: torch.Size, generator: torch.Generator | None) -> Bool[Tensor, "B N"]:
+def draw_frame_masks(
+    shape: torch.Size, context_share: float, generator: torch.Generator | None
+) -> Bool[Tensor, "B N"]:
     """Draw which tokens training masks where each latent frame has its own share.
 
     Args:
         shape: Of the tokens, B t h w.
+        context_share: Share of the latent frames that are given whole, one of a clip never.
         generator: Source of randomness.
     """
     batch_size, num_frames, num_tokens = shape[0], shape[1], math.prod(shape[2:])
-    count = (num_tokens * _shares(batch_size * num_frames, generator)).ceil().long()
-    order = torch.rand(len(count), num_tokens, generator=generator)
-    return lowest(order, count).view(batch_size, -1)
+    is_given = torch.rand(batch_size, num_frames, generator=generator) < context_share
+    never = torch.randint(num_frames, (batch_size, 1), generator=generator)
+    is_given = is_given.scatter(1, never, False).flatten()
+    count = (num_tokens * _shares(len(is_given), generator)).ceil().long()
+    order = torch.rand(len(is_given), num_tokens, generator=generator)
+    return lowest(order, count * ~is_given).view(batch_size, -1)
 
 
 def _shares(count: int, generator: torch.Generator | None) -> Float[Tensor, "count"]:

@@ -54,22 +54,3 @@ def narrowed(
     """
     free = mask & ~(on_grid[:, None] & on_grid)
     return [free | (mask & within(places, size)) for size in sizes]
-
-
-def behind_whole(lead: int, frame: int, whole: list[int], asked: list[int]) -> Bool[Tensor, "N N"]:
-    """Return who sees whom where latent frames stand behind the whole ones before them.
-
-    Teacher forcing of blocks in one pass: Arriola et al. 2025 (arXiv 2503.09573), section 3.1.
-
-    Args:
-        lead: Positions before the video, which see each other.
-        frame: Positions of a latent frame.
-        whole: Latent frames that see the lead, those of them before and themselves.
-        asked: The latent frames behind, which see just as much, but not each other.
-    """
-    order = torch.tensor([-1, *whole, *asked])
-    copy = torch.tensor([0] * (1 + len(whole)) + [*range(1, 1 + len(asked))])
-    own = (copy == copy[:, None]) & (order == order[:, None])
-    before = (copy == 0) & (order < order[:, None])
-    sizes = torch.tensor([lead] + [frame] * (len(order) - 1))
-    return (own | before).repeat_interleave(sizes, dim=0).repeat_interleave(sizes, dim=1)

@@ -222,23 +222,11 @@ class Prior(Configurable, nn.Module, ABC):
         ids = torch.where(bins < 0, PAD, self.vocabulary.first_action + first + bins)
         return rearrange(self.embedding(ids), "b t s a d -> b t (s a) d")
 
-    def body(
-        self,
-        codes: Float[Tensor, "B t n D"],
-        condition: Condition,
-        frames: list[int] | None = None,
-    ) -> Float[Tensor, "B N D"]:
-        """Return the vectors behind the lead: frame by frame, what leads to it and its tokens.
-
-        Args:
-            codes: Of the tokens.
-            condition: Its actions lead to them.
-            frames: Which latent frames they are of; the first ones in order by default.
-        """
+    def body(self, codes: Float[Tensor, "B t n D"], condition: Condition) -> Float[Tensor, "B N D"]:
+        """Return the vectors behind the lead: frame by frame, what leads to it and its tokens."""
         actions = self.actions(condition)
         if actions is not None:
-            rows = slice(codes.shape[1]) if frames is None else frames
-            codes = torch.cat([actions[:, rows], codes], dim=2)
+            codes = torch.cat([actions[:, : codes.shape[1]], codes], dim=2)
         return rearrange(codes, "b t n d -> b (t n) d")
 
     def positions(self, condition: Condition, num_latent_frames: int) -> Int[Tensor, "N 3"]:

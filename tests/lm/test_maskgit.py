@@ -255,11 +255,6 @@ def test_what_cannot_be_sampled_is_refused(prior, arguments, words):
         prior.sample(TEXTS, generators(1, 2), **arguments)
 
 
-def test_a_share_of_contexts_beside_causal_is_refused():
-    with pytest.raises(ValueError, match=r"context_share is 0.5.*leave it out"):
-        new_prior(causal=True, context_share=0.5)
-
-
 @pytest.mark.parametrize("name", ["label_smoothing", "corruption", "context_share"])
 def test_shares_out_of_range_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} is 1.5"):
@@ -322,13 +317,12 @@ def test_a_causal_prior_reads_no_later_latent_frame(causal):
 
 
 def test_what_is_kept_of_earlier_frames_equals_reading_them_again(causal):
-    """Whatever is masked in them, for they are given whole."""
-    masked = hide(TOKENS, (0.3, 0.9, 0.5))
+    masked = hide(TOKENS, (0.0, 0.0, 0.5))
     reader = FrameReader(causal, ACTED, TOKENS.shape)
     tokens, hidden = TOKENS.flatten(2), masked.unflatten(1, (3, 8))
     for frame in range(3):
         for masks in (torch.ones_like(hidden[:, frame]), hidden[:, frame]):
-            whole = hidden.clone()
+            whole = torch.zeros_like(hidden)
             whole[:, frame] = masks
             expected = causal.logits(TOKENS, whole.flatten(1), ACTED).unflatten(1, (3, 8))
             found = reader.logits(tokens, tokens[:, frame], masks, frame)
@@ -369,29 +363,15 @@ def test_a_causal_prior_fills_what_is_unknown(causal):
     assert not torch.equal(filled, TOKENS)
 
 
-def test_the_loss_of_a_causal_prior_is_that_of_each_frame_behind_the_truth(causal):
-    """Against one call for each mask of each latent frame."""
-    causal.copies = [2, 1, 3]
-    frames = [0, 0, 1, 2, 2, 2]
-    masked = draw_frame_masks(torch.Size([2, 6, 2, 4]), torch.Generator().manual_seed(4))
-    nats = []
-    for hidden, frame in zip(masked.view(2, 6, 8).unbind(1), frames, strict=True):
-        whole = torch.zeros(2, frame + 1, 8, dtype=torch.bool)
-        whole[:, frame] = hidden
-        clip = TOKENS[:, : frame + 1]
-        chances = causal.logits(clip, whole.flatten(1), ACTED)[:, -8:].log_softmax(-1)
-        lost = -chances.gather(-1, clip[:, frame].flatten(1)[..., None])[..., 0]
-        nats += [row[hit].mean() for row, hit in zip(lost, hidden, strict=True)]
-    loss = causal.loss(TOKENS, ACTED, generator=torch.Generator().manual_seed(4))
-    torch.testing.assert_close(loss, torch.stack(nats).mean())
-
-
-@pytest.mark.parametrize(
-    ("copies", "is_causal"), [([1, 1], True), ([1, 0, 1], True), ([1, 1, 1], False)]
-)
-def test_copies_that_do_not_fit_are_refused(copies, is_causal):
-    with pytest.raises(ValueError, match="3 latent frames, and causal: true"):
-        new_prior(causal=is_causal, copies=copies)
+def test_the_loss_of_a_causal_prior_counts_masked_latent_frames_alike():
+    prior = new_prior(causal=True, context_share=0.5)
+    masked = draw_frame_masks(TOKENS.shape, 0.5, torch.Generator().manual_seed(4))
+    nats = -prior.logits(TOKENS, masked, TEXTS).log_softmax(-1)
+    nats = nats.gather(-1, TOKENS.flatten(1)[..., None])[..., 0]
+    frames = zip(nats.view(6, 8), masked.view(6, 8), strict=True)
+    expected = torch.stack([row[hit].mean() for row, hit in frames if hit.any()]).mean()
+    loss = prior.loss(TOKENS, TEXTS, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(loss, expected)
 
 
 def test_fewer_steps_than_latent_frames_are_refused():
