@@ -27,6 +27,7 @@ from diffusion.decoding import WindowDecoder
 from diffusion.denoiser import Denoiser
 from diffusion.objective import DiffusionObjective
 from diffusion.sampler import correlated
+from diffusion.whitening import Whitening
 from diffusion.windows import PixelDecoder
 from layers.configurable import Configurable
 
@@ -61,6 +62,8 @@ class DiffusionDecoder(Configurable, WindowDecoder):
             is said how much, so that the faults of sampled clips are not copied.
         control_channels: 1 is `control: edges`, as in folders from before it had kinds.
         control: What of a video steers it.
+        whiten: Sample the principal components of patches, each of deviation 1 (`Whitening`),
+            instead of pixels.
     """
 
     calibrated: Tensor
@@ -87,6 +90,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         base_noise: float = 0.0,
         control_channels: int = 0,
         control: Kind | None = None,
+        whiten: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.codebook_size = network, codebook_size
@@ -114,8 +118,9 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self.project = nn.Conv3d(width, 2 * pixels, 1)
         for parameter in self.project.parameters():
             nn.init.zeros_(parameter)
-        # Brings what is sampled to deviation 1; set by `calibrate`.
+        # Bring what is sampled to deviation 1; set by `calibrate`.
         self.register_buffer("scale", torch.tensor(1.0))
+        self.whitening = Whitening(patch) if whiten else None
         self.register_buffer("calibrated", torch.tensor(False))
         # Fingerprints of the tokenizer and of its CNN decoder, whose output is refined.
         self.register_buffer("pins", torch.zeros(2, 8, dtype=torch.uint8))
@@ -173,7 +178,10 @@ class DiffusionDecoder(Configurable, WindowDecoder):
     def calibrate(self, clip: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]) -> None:
         """Fit the scale to a batch, once, before the first step."""
         difference = clip - base if self.use == "refine" else clip
-        self.scale.copy_(difference.square().mean().sqrt().clamp(min=1e-3))
+        if self.whitening is not None:
+            self.whitening.fit(difference)
+        else:
+            self.scale.copy_(difference.square().mean().sqrt().clamp(min=1e-3))
         self.calibrated.fill_(True)
 
     def corrupt(
@@ -270,10 +278,12 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self, clip: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return what is sampled of a clip."""
-        return (clip - base if self.use == "refine" else clip) / self.scale
+        x = clip - base if self.use == "refine" else clip
+        return x / self.scale if self.whitening is None else self.whitening.inward(x)
 
     def outward(
         self, x: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]
     ) -> Float[Tensor, "B 3 T H W"]:
         """Undo `inward`."""
-        return x * self.scale + base if self.use == "refine" else x * self.scale
+        x = x * self.scale if self.whitening is None else self.whitening.outward(x)
+        return x + base if self.use == "refine" else x

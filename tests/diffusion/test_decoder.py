@@ -21,13 +21,16 @@ def decoder_of(tokenizer: Tokenizer, **options) -> DiffusionDecoder:
     for p in decoder.parameters():
         p.data.add_(0.05 * torch.randn_like(p))
     decoder.scale.fill_(0.3)
+    if decoder.whitening is not None:
+        shape = 4, 3, 5, 32, 32
+        decoder.whitening.fit(0.3 * torch.rand(shape, generator=torch.Generator().manual_seed(2)))
     decoder.attach(tokenizer)
     return decoder.eval()
 
 
-@pytest.fixture
-def decoder(tiny_tokenizer):
-    return decoder_of(tiny_tokenizer)
+@pytest.fixture(params=[False, True], ids=["pixels", "whitened"])
+def decoder(tiny_tokenizer, request):
+    return decoder_of(tiny_tokenizer, whiten=request.param)
 
 
 @pytest.fixture
@@ -95,7 +98,8 @@ def test_an_untrained_loss_is_the_mean_square_of_what_is_asked(decoder, clip, to
     decoder.project.bias.data.zero_()
     base = torch.zeros_like(clip)
     decoder.calibrate(clip, base)
-    assert decoder.scale == pytest.approx(3**-0.5, rel=0.01)
+    scale = decoder.scale if decoder.whitening is None else decoder.whitening.deviations
+    torch.testing.assert_close(scale, torch.full_like(scale, 3**-0.5), rtol=0.1, atol=0)
     losses = [
         decoder.loss(clip, tokens[:, :3].repeat(2, 1, 1, 1), base, torch.Generator().manual_seed(s))
         for s in range(8)
@@ -107,7 +111,7 @@ def test_an_untrained_loss_is_the_mean_square_of_what_is_asked(decoder, clip, to
 def test_known_frames_enter_clean_and_are_not_asked_for(decoder, clip, tokens, monkeypatch):
     """A network that is wrong in known frames only has no loss."""
     seen = {}
-    generator, truth = torch.Generator().manual_seed(3), clip / decoder.scale
+    generator, truth = torch.Generator().manual_seed(3), decoder.inward(clip, clip * 0)
 
     def spy(z, angle, condition):
         known = (angle == 0)[:, None, :, None, None]
