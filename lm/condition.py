@@ -26,7 +26,8 @@ class Inputs(Configurable):
         num_classes: Classes of clips; 0 leaves their place out of the sequence.
         action_ranges: Least and largest value of each dimension of an action; none without actions.
         action_bins: Bins into which each range is cut.
-        guide_codebook_size: Codes of the tokenizer that encodes guides, where it is another one.
+        guide_codebook_size: Codes of the tokenizer that encodes guides, where it is another one;
+            the clip that a caption is written of keeps the video's own.
         feature_size: Numbers in each row of features; 0 without.
         state_size: Numbers in each state of a text encoder that reads the prompts; 0 without one.
         state_window: States of the longest prompt.
