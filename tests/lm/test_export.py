@@ -105,12 +105,27 @@ def test_what_transformers_cannot_compute_is_refused(tmp_path):
 
 
 def test_weights_of_another_shape_are_refused():
-    weights = export.to_weights(new_prior())
     with pytest.raises(ValueError, match="do not fit"):
-        export.from_weights(new_prior(num_kv_heads=4), weights)
-    del weights["model.layers.1.mlp.up_proj.weight"]
-    with pytest.raises(ValueError, match="up_proj"):
+        export.from_weights(new_prior(num_kv_heads=4), export.to_weights(new_prior()))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.layers.1.mlp.up_proj", "lm_head", "model.embed_tokens", "model.norm"],
+)
+def test_a_missing_weight_is_named(name):
+    weights = export.to_weights(new_prior())
+    del weights[f"{name}.weight"]
+    with pytest.raises(ValueError, match=f"do not fit this prior: '{name}.weight'"):
         export.from_weights(new_prior(), weights)
+
+
+def test_a_head_of_its_own_is_not_dropped_for_a_tied_prior():
+    weights, tied = export.to_weights(new_prior()), new_prior(1, tied=True)
+    before = {name: weight.clone() for name, weight in tied.state_dict().items()}
+    with pytest.raises(ValueError, match="build it with tied=False"):
+        export.from_weights(tied, weights)
+    assert all(torch.equal(weight, before[name]) for name, weight in tied.state_dict().items())
 
 
 def test_what_llama_has_not_is_refused():
