@@ -80,6 +80,21 @@ class Inputs(Configurable):
                 "choose one of them, or train with that task"
             )
 
+    def check_guide_codes(self, codebook_size: int, made: int) -> None:
+        """Raise ValueError where guides are other codes than a prior with these inputs reads.
+
+        Args:
+            codebook_size: Codes of the video.
+            made: Codes of the tokenizer that encodes guides.
+        """
+        read = self.guide_codebook_size or codebook_size
+        if self.guided and made != read:
+            raise ValueError(
+                f"this prior reads guides of {read} codes, but the tokenizer that encodes them has "
+                f"{made}; give a guide tokenizer of {read} codes, or train with "
+                f"guide_codebook_size {made}"
+            )
+
     def check(self, condition: "Condition") -> None:
         """Refuse what a prior with these inputs cannot be told.
 

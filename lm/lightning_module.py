@@ -69,6 +69,9 @@ class PriorModule(FrozenTokenizerModule):
         self.guide_tokenizer_folder, self.single_frames = guide_tokenizer_folder, single_frames
         self.seed, self.text_encoder = seed, text_encoder
         check_training(self.tasks, prior.inputs)
+        if guide_tokenizer_folder is None:
+            codes = prior.vocabulary.codebook_size
+            prior.inputs.check_guide_codes(codes, codes)
         self.classes: list[str] = []
         self.track_average()
 

@@ -48,6 +48,14 @@ def test_a_mixture_without_its_inputs_is_refused():
         new_module({"inpaint": 1.0})
 
 
+def test_guides_of_another_tokenizer_need_its_folder():
+    inputs = Inputs(["generate", "upscale"], guide_codebook_size=50)
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [2, 4, 4], inputs=inputs)
+    with pytest.raises(ValueError, match=r"reads guides of 50 codes, but .* has 200"):
+        PriorModule(prior, "nowhere", max_steps=10, tasks={"upscale": 1.0})
+    PriorModule(prior, "nowhere", 10, tasks={"upscale": 1.0}, guide_tokenizer_folder="elsewhere")
+
+
 def test_processes_hide_other_tokens_in_the_same_task(tiny_tokenizer, clip):
     torch.manual_seed(0)
     prior = MaskGITPrior(Transformer(32, 1, 2), 200, [5, 4, 4])
