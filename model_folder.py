@@ -26,6 +26,18 @@ def require_room(folder: Path, parts: list[str]) -> None:
             raise ValueError(f"{folder} holds a {name}, which this has not; choose another folder")
 
 
+def _require_same(
+    name: str, trained_with: str | None, given: Tokenizer | FrameTokenizer | None
+) -> None:
+    """Raise ValueError where a prior was trained with another tokenizer than is given."""
+    own = "none" if given is None else given.fingerprint()
+    if trained_with is not None and trained_with != own:
+        raise ValueError(
+            f"the prior was trained with the {name} {trained_with}, but {own} is given; use the "
+            f"{name} that belongs to it"
+        )
+
+
 class ModelFolder:
     """A tokenizer and what works on its tokens.
 
@@ -40,6 +52,10 @@ class ModelFolder:
         guide_tokenizer: Encodes guides, where the prior was trained with another one for them.
         text_encoder: Reads prompts, where the prior was trained with one; only its name is saved.
         decoder: The other way from tokens to pixels; knows its tokenizer itself.
+        guide_fingerprint: Of the guide tokenizer that the prior was trained with.
+
+    Raises:
+        ValueError: The parts do not fit each other or the size.
     """
 
     def __init__(
@@ -54,24 +70,16 @@ class ModelFolder:
         guide_tokenizer: Tokenizer | None = None,
         text_encoder: T5TextEncoder | None = None,
         decoder: DiffusionDecoder | None = None,
+        guide_fingerprint: str | None = None,
     ) -> None:
-        own = tokenizer.fingerprint()
-        if fingerprint is not None and fingerprint != own:
-            raise ValueError(
-                f"the prior was trained with the tokenizer {fingerprint}, but this one is {own}; "
-                "use the tokenizer that belongs to it"
-            )
+        _require_same("tokenizer", fingerprint, tokenizer)
+        _require_same("guide tokenizer", guide_fingerprint, guide_tokenizer)
         self.tokenizer, self.size, self.fps = tokenizer.eval(), size, fps
-        continuous = isinstance(self.codec(), LatentCodec)
-        if prior is not None and isinstance(prior, LatentPrior) != continuous:
-            raise ValueError(
-                f"{type(prior).__name__} does not fit a tokenizer that makes "
-                f"{'continuous latents' if continuous else 'tokens'}; a LatentPrior needs a KL "
-                "bottleneck, every other prior a quantizer"
-            )
+        self.guide_tokenizer = guide_tokenizer.eval() if guide_tokenizer is not None else None
+        if prior is not None:
+            self._require_fit(prior)
         self.prior, self.text = prior.eval() if prior is not None else None, text
         self.classes = classes or []
-        self.guide_tokenizer = guide_tokenizer.eval() if guide_tokenizer is not None else None
         self.text_encoder = text_encoder
         self.decoder = decoder.eval() if decoder is not None else None
         if decoder is not None:
@@ -109,6 +117,7 @@ class ModelFolder:
             read("guide_tokenizer"),
             T5TextEncoder(encoder["model"], encoder["window"]) if encoder is not None else None,
             read("decoder"),
+            facts.get("guide_tokenizer_fingerprint"),  # older folders have none
         )
         return models.to(device)
 
@@ -126,10 +135,39 @@ class ModelFolder:
             (folder / "prior" / "text.model").unlink(missing_ok=True)
         facts = {"size": self.size, "fps": self.fps}
         facts |= {"tokenizer_fingerprint": self.tokenizer.fingerprint()}
+        if self.guide_tokenizer is not None:
+            facts |= {"guide_tokenizer_fingerprint": self.guide_tokenizer.fingerprint()}
         facts |= {"classes": self.classes} if self.classes else {}
         if (encoder := self.text_encoder) is not None:
             facts |= {"text_encoder": {"model": encoder.model, "window": encoder.window}}
         write_manifest(folder, facts)
+
+    def _require_fit(self, prior: Prior | LatentPrior) -> None:
+        """Raise ValueError where a prior does not fit the tokenizers or the size."""
+        continuous = isinstance(self.codec(), LatentCodec)
+        if isinstance(prior, LatentPrior) != continuous:
+            raise ValueError(
+                f"{type(prior).__name__} does not fit a tokenizer that makes "
+                f"{'continuous latents' if continuous else 'tokens'}; a LatentPrior needs a KL "
+                "bottleneck, every other prior a quantizer"
+            )
+        height = prior.grid[1] * self.tokenizer.spatial_stride
+        if height != self.size:
+            raise ValueError(
+                f"the prior makes {prior.grid[1]} rows of tokens, which are {height} pixels, but "
+                f"size is {self.size}; set it to that, or use the prior of this size"
+            )
+        if isinstance(prior, LatentPrior):
+            name, read, made = "channels", prior.channels, self.tokenizer.quantizer.dim
+        else:
+            read, made = prior.vocabulary.codebook_size, self.tokenizer.codebook_size
+            name, guides = "codebook_size", self.guide_tokenizer or self.tokenizer
+            prior.inputs.check_guide_codes(read, guides.codebook_size)
+        if read != made:
+            raise ValueError(
+                f"the prior has {name} {read}, but the tokenizer has {made}; use the tokenizer "
+                "that the prior was trained with"
+            )
 
     def to(self: Folder, device: torch.device | str) -> Folder:
         """Move the models to a device and return the folder."""

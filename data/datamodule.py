@@ -25,7 +25,8 @@ class Batch(NamedTuple):
     """Clips in [-1, 1] with their captions ("" where there is none).
 
     `places` says where each clip was cut, `skipped` which clips could not be read, and why. Row k
-    of `actions` is the action that leads to frame k; None where the clips have none.
+    of `actions` is the action that leads to frame k, row k of `features` says something of latent
+    frame k; None where the clips have none.
     """
 
     clip: Float[Tensor, "B 3 T H W"]
@@ -33,11 +34,14 @@ class Batch(NamedTuple):
     places: tuple[Place, ...] = ()
     skipped: tuple[str, ...] = ()
     actions: Float[Tensor, "B T A"] | None = None
+    features: Float[Tensor, "B t F"] | None = None
 
     def first(self, count: int) -> "Batch":
         """Return the first clips."""
-        actions = None if self.actions is None else self.actions[:count]
-        return Batch(self.clip[:count], self.captions[:count], actions=actions)
+        actions, features = (
+            None if rows is None else rows[:count] for rows in (self.actions, self.features)
+        )
+        return Batch(self.clip[:count], self.captions[:count], actions=actions, features=features)
 
 
 class _Reading(NamedTuple):
@@ -91,19 +95,24 @@ def collate(readings: list[_Reading]) -> Batch:
     """Stack clips; the rest stays lists."""
     skipped = tuple(reason for reading in readings for reason in reading.skipped)
     samples = [reading.sample for reading in readings]
-    actions = [sample.actions for sample in samples if sample.actions is not None]
-    if actions and len(actions) < len(samples):
-        raise ValueError(
-            f"{len(actions)} of {len(samples)} clips of a batch have actions; "
-            "train on clips that all have them, or that all have none"
-        )
     return Batch(
         torch.stack([to_model_range(sample.frames) for sample in samples]),
         [sample.caption for sample in samples],
         tuple(sample.place for sample in samples),
         skipped,
-        torch.stack(actions) if actions else None,
+        _stacked("actions", [sample.actions for sample in samples]),
+        _stacked("features", [sample.features for sample in samples]),
     )
+
+
+def _stacked(name: str, parts: list[Tensor | None]) -> Tensor | None:
+    given = [part for part in parts if part is not None]
+    if given and len(given) < len(parts):
+        raise ValueError(
+            f"{len(given)} of {len(parts)} clips of a batch have {name}; "
+            "train on clips that all have them, or that all have none"
+        )
+    return torch.stack(given) if given else None
 
 
 def batches_of(

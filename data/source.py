@@ -18,13 +18,15 @@ class Place(NamedTuple):
 class Sample(NamedTuple):
     """One training clip as it comes off the disk: uint8 frames and what is said about them.
 
-    Row k of `actions` is the action that leads to frame k; None where nobody acted.
+    Row k of `actions` is the action that leads to frame k; None where nobody acted. Row k of
+    `features` says of latent frame k what a prior is to be told, such as how loud its time is.
     """
 
     frames: UInt8[Tensor, "T H W 3"]
     caption: str
     place: Place
     actions: Float32[Tensor, "T A"] | None = None
+    features: Float32[Tensor, "t F"] | None = None
 
 
 class ClipSource(ABC):

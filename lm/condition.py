@@ -26,7 +26,8 @@ class Inputs(Configurable):
         num_classes: Classes of clips; 0 leaves their place out of the sequence.
         action_ranges: Least and largest value of each dimension of an action; none without actions.
         action_bins: Bins into which each range is cut.
-        guide_codebook_size: Codes of the tokenizer that encodes guides, where it is another one.
+        guide_codebook_size: Codes of the tokenizer that encodes guides, where it is another one;
+            the clip that a caption is written of keeps the video's own.
         feature_size: Numbers in each row of features; 0 without.
         state_size: Numbers in each state of a text encoder that reads the prompts; 0 without one.
         state_window: States of the longest prompt.
@@ -77,6 +78,21 @@ class Inputs(Configurable):
             raise ValueError(
                 f"the task is {task!r}, but this prior was trained for {', '.join(self.tasks)}; "
                 "choose one of them, or train with that task"
+            )
+
+    def check_guide_codes(self, codebook_size: int, made: int) -> None:
+        """Raise ValueError where guides are other codes than a prior with these inputs reads.
+
+        Args:
+            codebook_size: Codes of the video.
+            made: Codes of the tokenizer that encodes guides.
+        """
+        read = self.guide_codebook_size or codebook_size
+        if self.guided and made != read:
+            raise ValueError(
+                f"this prior reads guides of {read} codes, but the tokenizer that encodes them has "
+                f"{made}; give a guide tokenizer of {read} codes, or train with "
+                f"guide_codebook_size {made}"
             )
 
     def check(self, condition: "Condition") -> None:

@@ -110,25 +110,35 @@ def from_weights(prior: AutoregressivePrior, weights: Weights) -> None:
     """Load what `to_weights` returned, perhaps trained further by transformers.
 
     Raises:
-        ValueError: A weight is missing or has another shape than the prior's.
+        ValueError: A weight is missing or has another shape than the prior's, or a tied prior would
+            have to predict codes by other vectors than it reads them by.
     """
+    try:
+        prior.load_state_dict(_state(prior, weights))
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"the weights do not fit this prior: {error}; build it alike") from error
+
+
+def _state(prior: AutoregressivePrior, weights: Weights) -> Weights:
     first, network = prior.vocabulary.first_code, prior.transformer
     table, head = weights["model.embed_tokens.weight"], weights["lm_head.weight"]
     state = {"transformer.norm.weight": weights["model.norm.weight"]}
     state |= {"embedding.weight": table[:first], "codes.own": table[first:]}
     if prior.head is not None:
         state["head.own"] = head[first:]
+    elif not torch.equal(table[first:], head[first:]):
+        raise ValueError(
+            "lm_head has other vectors of codes than embed_tokens, but this prior is tied and has "
+            "room for one of them; build it with tied=False"
+        )
     for name in ("codes.parts", "head.parts"):  # the whole of a vector stands in `own`
         if name in prior.state_dict():
             state[name] = torch.zeros_like(prior.get_parameter(name))
-    try:
-        for layer in range(network.depth):
-            for name, theirs in _names(network.qk_norm).items():
-                parts = [weights[f"model.layers.{layer}.{their}.weight"] for their in theirs]
-                state[f"transformer.blocks.{layer}.{name}.weight"] = torch.cat(parts)
-        prior.load_state_dict(state)
-    except (KeyError, RuntimeError) as error:
-        raise ValueError(f"the weights do not fit this prior: {error}; build it alike") from error
+    for layer in range(network.depth):
+        for name, theirs in _names(network.qk_norm).items():
+            parts = [weights[f"model.layers.{layer}.{their}.weight"] for their in theirs]
+            state[f"transformer.blocks.{layer}.{name}.weight"] = torch.cat(parts)
+    return state
 
 
 def _names(qk_norm: bool) -> dict[str, list[str]]:

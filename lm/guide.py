@@ -25,14 +25,17 @@ class GuideTable(nn.Module):
         self.hole = nn.Parameter(std * torch.randn(width))
         self.codes = None if codebook_size is None else CodeTable(codebook_size, width, std)
 
-    def forward(self, guide: Guide, codes: CodeTable | FactorTable) -> Float[Tensor, "B n D"]:
+    def forward(
+        self, guide: Guide, codes: CodeTable | FactorTable, of_video: bool = False
+    ) -> Float[Tensor, "B n D"]:
         """Return the vectors of a guide's tokens in raster order.
 
         Args:
             guide: The tokens.
             codes: The vectors of the video's codes.
+            of_video: The tokens are of the video's tokenizer whatever that of other guides is.
         """
-        table = codes if self.codes is None else self.codes
+        table = codes if self.codes is None or of_video else self.codes
         vectors = table.read(guide.tokens) + self.mark
         if guide.hole is not None:
             vectors = torch.where(guide.hole[..., None], self.hole, vectors)

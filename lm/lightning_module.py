@@ -69,6 +69,9 @@ class PriorModule(FrozenTokenizerModule):
         self.guide_tokenizer_folder, self.single_frames = guide_tokenizer_folder, single_frames
         self.seed, self.text_encoder = seed, text_encoder
         check_training(self.tasks, prior.inputs)
+        if guide_tokenizer_folder is None:
+            codes = prior.vocabulary.codebook_size
+            prior.inputs.check_guide_codes(codes, codes)
         self.classes: list[str] = []
         self.track_average()
 
@@ -210,7 +213,9 @@ class PriorModule(FrozenTokenizerModule):
         generator: torch.Generator,
     ) -> Condition:
         """Return what a task gives the prior, made of the batch itself."""
-        bare, told = Condition([[] for _ in batch.captions]), self._told(batch.captions)
+        features = self._features(batch, num_latent_frames)
+        bare = Condition([[] for _ in batch.captions], features=features)
+        told = replace(self._told(batch.captions), features=features)
         if task == "class":  # clips of a class never seen have none
             known = {name: number for number, name in enumerate(self.classes)}
             return replace(bare, classes=[known.get(caption) for caption in batch.captions])
@@ -221,6 +226,21 @@ class PriorModule(FrozenTokenizerModule):
         encode = (self.guide_tokenizer or self.tokenizer).encode
         guide = training_guide(task, batch.clip, encode, num_latent_frames, generator)
         return replace(told, task=prior_task(task), guide=guide)
+
+    def _features(
+        self, batch: Batch | TokenBatch, num_latent_frames: int
+    ) -> Float[Tensor, "B t F"] | None:
+        if not self.prior.inputs.feature_size:
+            return None
+        features = None if isinstance(batch, TokenBatch) else batch.features
+        rows = 0 if features is None else features.shape[1]
+        if rows != num_latent_frames:
+            raise ValueError(
+                f"the prior reads features, but the clips have {rows} rows of them for "
+                f"{num_latent_frames} latent frames; train on videos whose source gives a row for "
+                "each, or leave feature_size out"
+            )
+        return features
 
     def _actions(self, batch: Batch) -> Int[Tensor, "B t s A"]:
         if batch.actions is None:

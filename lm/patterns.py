@@ -19,7 +19,7 @@ def cells(pattern: Pattern, window: list[int] | None) -> list[int]:
     """Return the size (t, h, w) of the cells within which a pattern looks.
 
     Raises:
-        ValueError: The pattern "window" has no window of three sizes from 1 on.
+        ValueError: There is no such pattern, or "window" has no window of three sizes from 1 on.
     """
     if pattern == "window":
         if window is None or len(window) != 3 or min(window) < 1:
@@ -28,6 +28,9 @@ def cells(pattern: Pattern, window: list[int] | None) -> list[int]:
             )
         return window
     sizes = {"all": [_WHOLE] * 3, "space": [1, _WHOLE, _WHOLE], "time": [_WHOLE, 1, 1]}
+    if pattern not in sizes:
+        known = ", ".join([*sizes, "window"])
+        raise ValueError(f"there is no pattern {pattern!r}; choose among {known}")
     return sizes[pattern]
 
 

@@ -208,7 +208,8 @@ class Prior(Configurable, nn.Module, ABC):
             told = condition.states
             parts.append(self.states(vectors.new_zeros(shape) if told is None else told))
         if condition.guide is not None and self.guide is not None:
-            parts.append(self.guide(condition.guide, self.codes))
+            # What a caption is written of is the video itself.
+            parts.append(self.guide(condition.guide, self.codes, condition.task == "caption"))
         if condition.features is not None and self.features is not None:
             parts.append(self.features(condition.features))
         return torch.cat([*parts, vectors[:, -1:]], dim=1)

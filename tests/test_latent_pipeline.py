@@ -100,6 +100,12 @@ def test_prior_and_tokenizer_must_both_be_continuous_or_neither(continuous, pipe
         VideoPipeline(continuous, 32, 8.0, pipe.prior)
 
 
+def test_a_prior_of_other_latents_is_refused(continuous):
+    prior = TokenDiffusionPrior(Transformer(32, 1, 2), 5, [5, 4, 4])
+    with pytest.raises(ValueError, match="channels 5, but the tokenizer has 3; use the tokenizer"):
+        VideoPipeline(continuous, 32, 8.0, prior)
+
+
 def test_the_command_line_samples(model, tmp_path):
     model.save_pretrained(tmp_path / "model")
     options = ["--frames", "5", "--steps", "1", "--out", str(tmp_path / "out")]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from data.video import to_uint8
-from lm import MaskGITPrior, Sampling, Transformer
+from lm import AutoregressivePrior, Inputs, MaskGITPrior, Sampling, Transformer
 from pipeline import VideoPipeline
 
 PROMPTS = ["a red circle moving left", "a blue square moving up"]
@@ -101,6 +101,30 @@ def test_a_prior_refuses_another_tokenizer(pipe):
     own = pipe.tokenizer.fingerprint()
     with pytest.raises(ValueError, match=f"0123.*{own}"):
         VideoPipeline(pipe.tokenizer, 32, 8.0, pipe.prior, pipe.text, fingerprint="0123")
+
+
+@pytest.mark.parametrize(
+    ("codes", "side", "words"),
+    [
+        (300, 4, "codebook_size 300, but the tokenizer has 200; use the tokenizer"),
+        (100, 4, "codebook_size 100, but the tokenizer has 200; use the tokenizer"),
+        (200, 8, "8 rows of tokens, which are 64 pixels, but size is 32; set it to that"),
+    ],
+)
+def test_a_prior_that_does_not_fit_is_refused_before_anything_is_sampled(pipe, codes, side, words):
+    prior = AutoregressivePrior(Transformer(32, 1, 2), codes, [5, side, side])
+    with pytest.raises(ValueError, match=words):
+        VideoPipeline(pipe.tokenizer, 32, 8.0, prior, pipe.text)
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("codes", [50, 300])
+def test_guides_of_other_codes_than_the_prior_reads_are_refused(pipe, given, codes):
+    inputs = Inputs(["generate", "upscale"], guide_codebook_size=codes)
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [5, 4, 4], inputs=inputs)
+    guides = pipe.tokenizer if given else None
+    with pytest.raises(ValueError, match=f"guides of {codes} codes, but .* has 200; give a guide"):
+        VideoPipeline(pipe.tokenizer, 32, 8.0, prior, pipe.text, guide_tokenizer=guides)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """Every task through the pipeline: known pixels stay, parts join, streams are the whole."""
 
+import copy
 from functools import partial
 
 import pytest
 import torch
 
+from layers.storage import read_manifest, save_module, write_manifest
 from lm import AutoregressivePrior, MaskGITPrior
 from lm.request import NEEDS, Request
 from lm.sampling import Sampling
@@ -199,6 +201,25 @@ def test_a_saved_model_keeps_its_classes_and_the_tokenizer_of_its_guides(
     assert again.classes == ["cat", "dog"]
     asked = {"task": "upscale", "guide": CLIP[:, :, ::2, ::2]}
     assert torch.equal(again.generate(**asked), pipe.generate(**asked))
+
+
+def test_a_model_refuses_other_guides_than_those_it_was_trained_with(
+    tiny_tokenizer, tmp_path, new_pipe
+):
+    prior, other = new_pipe(tiny_tokenizer, TASKS).prior, copy.deepcopy(tiny_tokenizer)
+    other.encoder.project.bias.data.add_(1)
+    pipe = VideoPipeline(tiny_tokenizer, 32, 8.0, prior, guide_tokenizer=tiny_tokenizer)
+    pipe.save_pretrained(tmp_path)
+    facts = read_manifest(tmp_path)
+    save_module(other, tmp_path / "guide_tokenizer")
+    write_manifest(tmp_path, facts)
+    words = f"guide tokenizer {tiny_tokenizer.fingerprint()}, but {other.fingerprint()} is given"
+    with pytest.raises(ValueError, match=words):
+        VideoPipeline.from_pretrained(tmp_path)
+    del facts["guide_tokenizer_fingerprint"]  # as folders were written before
+    write_manifest(tmp_path, facts)
+    again = VideoPipeline.from_pretrained(tmp_path)
+    assert again.guide_tokenizer.fingerprint() == other.fingerprint()
 
 
 def test_a_model_of_key_frames_makes_any_number_of_them(tiny_tokenizer, tmp_path, new_pipe):

@@ -1,3 +1,4 @@
+import importlib.util
 import sys
 import types
 
@@ -82,6 +83,43 @@ def test_flash_attn_is_called_as_its_manual_says(monkeypatch, causal):
     torch.testing.assert_close(
         layers.attention._flash(q, k, v, causal), attention(q, k, v, causal=causal)
     )
+
+
+class OnGPU(torch.Tensor):
+    """A tensor that says it is on a GPU, and is computed with on the CPU."""
+
+    @property
+    def device(self):
+        return torch.device("cuda")
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("on_gpu", [False, True])
+@pytest.mark.parametrize("installed", [False, True])
+def test_flash_attn_takes_half_precision_without_a_mask_on_a_gpu(
+    monkeypatch, causal, dtype, masked, on_gpu, installed
+):
+    taken = []
+
+    def flash(q, k, v, causal):
+        taken.append((q.dtype, causal))
+        return q
+
+    monkeypatch.setattr(layers.attention, "_flash", flash)
+    monkeypatch.setattr(layers.attention, "_flash_attn", lambda: installed)
+    q, k, v = (x.to(dtype).as_subclass(OnGPU) if on_gpu else x.to(dtype) for x in inputs())
+    mask = torch.ones(40, 40, dtype=torch.bool) if masked else None
+    attention(q, k, v, causal=causal and not masked, mask=mask)
+    asked = installed and on_gpu and not masked and dtype != torch.float32
+    assert taken == [(dtype, causal)] * asked
+
+
+@pytest.mark.parametrize("found", [None, "a package"])
+def test_flash_attn_is_there_where_its_package_is(monkeypatch, found):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    assert layers.attention._flash_attn.__wrapped__() == (found is not None)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lm import AutoregressivePrior, Condition, Sampling, Transformer
+from lm import AutoregressivePrior, Condition, MaskGITPrior, Sampling, Transformer
 
 TEXTS = Condition([[3, 1, 4], [1, 5]])
 
@@ -114,6 +114,25 @@ def test_score_is_the_sum_of_log_probabilities(prior, tokens):
                 chances[tokens.flatten(1)[b, n]].item(), abs=1e-5
             )
     assert -scores.mean().item() == pytest.approx(prior.loss(tokens, TEXTS).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [AutoregressivePrior, MaskGITPrior])
+def test_a_tied_prior_reads_and_predicts_by_one_table(kind, tokens):
+    """Its gradient is the sum of those of two tables that hold the same vectors."""
+    torch.manual_seed(0)
+    tied, apart = (kind(Transformer(32, 2, 2), 17, [3, 2, 2], tied=tied) for tied in (True, False))
+    for p in tied.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    apart.load_state_dict(tied.state_dict() | {"head.own": tied.codes.own.detach().clone()})
+    count = {prior: sum(p.numel() for p in prior.parameters()) for prior in (tied, apart)}
+    assert count[apart] - count[tied] == 17 * 32
+    assert torch.equal(tied.output_table(), tied.codes.own)
+    for prior in (tied, apart):
+        prior.loss(tokens, TEXTS, generator=torch.Generator().manual_seed(0)).backward()
+    read, predicted = apart.codes.own.grad, apart.head.own.grad
+    assert read.any()
+    assert predicted.any()
+    torch.testing.assert_close(tied.codes.own.grad, read + predicted)
 
 
 def test_every_parameter_gets_a_gradient(prior, tokens):

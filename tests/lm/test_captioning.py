@@ -11,7 +11,7 @@ TOKENS = torch.randint(17, (2, 3, 2, 2), generator=torch.Generator().manual_seed
 GREEDY = Sampling(temperature=0.0)
 
 
-def new_prior(tasks=("generate", "caption")):
+def new_prior(tasks=("generate", "caption"), **inputs):
     torch.manual_seed(0)
     prior = AutoregressivePrior(
         Transformer(width=32, depth=2, num_heads=2),
@@ -19,7 +19,7 @@ def new_prior(tasks=("generate", "caption")):
         grid=[3, 2, 2],
         text_size=9,
         text_window=4,
-        inputs=Inputs(list(tasks)),
+        inputs=Inputs(list(tasks), **inputs),
     )
     with torch.no_grad():
         for p in prior.parameters():
@@ -69,6 +69,16 @@ def test_a_caption_does_not_depend_on_its_batch():
     prior = new_prior()
     both = write_captions(prior, TOKENS, generators(3, 4), Sampling())
     assert both[1:] == write_captions(prior, TOKENS[1:], generators(4), Sampling())
+
+
+@pytest.mark.parametrize("size", [5, 50])
+def test_the_clip_is_read_with_its_own_codes_where_guides_have_others(size):
+    plain, prior, texts = new_prior(), new_prior(guide_codebook_size=size), [[3, 1, 4], [5]]
+    prior.load_state_dict(plain.state_dict(), strict=False)
+    loss = caption_loss(prior, TOKENS, texts)
+    assert torch.equal(loss, caption_loss(plain, TOKENS, texts))
+    written = write_captions(prior, TOKENS, generators(1, 2), GREEDY)
+    assert written == write_captions(plain, TOKENS, generators(1, 2), GREEDY)
 
 
 def test_small_weights_write_too():

@@ -20,7 +20,7 @@ def new_prior(seed=0, qk_norm=False, num_kv_heads=2, **arguments):
         width=48, depth=3, num_heads=4, num_kv_heads=num_kv_heads, qk_norm=qk_norm, rope_theta=500.0
     )
     arguments = {"grid": [3, 2, 2], "text_size": 9, "text_window": 4, "places": "line"} | arguments
-    prior = AutoregressivePrior(transformer, codebook_size=60, **arguments)
+    prior = AutoregressivePrior(transformer, **({"codebook_size": 60} | arguments))
     with torch.no_grad():
         for p in prior.parameters():
             p.add_(0.2 * torch.randn_like(p))
@@ -87,14 +87,14 @@ def test_transformers_generates_the_same_video_tokens(prior, tmp_path):
 
 
 def test_the_command_writes_what_transformers_reads(pipe, tmp_path, capsys):
-    line = new_prior(grid=[5, 4, 4])
+    line = new_prior(grid=[5, 4, 4], codebook_size=200)
     VideoPipeline(pipe.tokenizer, 32, 8.0, line, pipe.text).save_pretrained(tmp_path / "model")
     export.main([str(tmp_path / "model"), str(tmp_path / "out")])
     assert "LlamaForCausalLM written" in capsys.readouterr().out
     written, expected = load_file(tmp_path / "out" / "model.safetensors"), export.to_weights(line)
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[name], weight) for name, weight in expected.items())
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 74
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 214
 
 
 def test_what_transformers_cannot_compute_is_refused(tmp_path):
@@ -105,12 +105,27 @@ def test_what_transformers_cannot_compute_is_refused(tmp_path):
 
 
 def test_weights_of_another_shape_are_refused():
-    weights = export.to_weights(new_prior())
     with pytest.raises(ValueError, match="do not fit"):
-        export.from_weights(new_prior(num_kv_heads=4), weights)
-    del weights["model.layers.1.mlp.up_proj.weight"]
-    with pytest.raises(ValueError, match="up_proj"):
+        export.from_weights(new_prior(num_kv_heads=4), export.to_weights(new_prior()))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.layers.1.mlp.up_proj", "lm_head", "model.embed_tokens", "model.norm"],
+)
+def test_a_missing_weight_is_named(name):
+    weights = export.to_weights(new_prior())
+    del weights[f"{name}.weight"]
+    with pytest.raises(ValueError, match=f"do not fit this prior: '{name}.weight'"):
         export.from_weights(new_prior(), weights)
+
+
+def test_a_head_of_its_own_is_not_dropped_for_a_tied_prior():
+    weights, tied = export.to_weights(new_prior()), new_prior(1, tied=True)
+    before = {name: weight.clone() for name, weight in tied.state_dict().items()}
+    with pytest.raises(ValueError, match="build it with tied=False"):
+        export.from_weights(tied, weights)
+    assert all(torch.equal(weight, before[name]) for name, weight in tied.state_dict().items())
 
 
 def test_what_llama_has_not_is_refused():

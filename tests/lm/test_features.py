@@ -1,10 +1,16 @@
 """Any sequence of numbers may stand before the video: here loudness moves an object."""
 
+import lightning
 import pytest
 import torch
 from einops import rearrange, reduce
 
-from lm import AutoregressivePrior, Condition, Inputs, Transformer
+from data.datamodule import Batch, VideoDataModule, WindowDataset, collate
+from data.schedule import Stage, Window
+from data.source import ClipSource, Place, Sample
+from lm import AutoregressivePrior, Condition, Inputs, PriorModule, Sampling, Transformer
+from pipeline import VideoPipeline
+from training.module import Recipe
 
 FRAMES, COLUMNS, SAMPLES = 3, 4, 400
 
@@ -50,3 +56,70 @@ def test_loudness_moves_the_object():
     assert right > 0.9
     other = (made == truth.roll(1, 0)).all(-1).float().mean().item()
     assert other == pytest.approx(1 / COLUMNS, abs=0.12)
+
+
+class Lamp(ClipSource):
+    """A lamp as bright as a sound is loud, which is silent or not in each of two latent frames."""
+
+    fps = 8.0
+    captions = property(lambda source: [])
+
+    def __len__(self):
+        return 4
+
+    def place(self, index, num_frames, offset=0.0, stride=1):
+        return Place(str(index), 0, 1)
+
+    def read(self, index, num_frames, offset=0.0, stride=1):
+        level = torch.tensor([index // 2, index % 2]).float()
+        frames = level[[0, 1, 1, 1, 1], None, None, None].expand(5, 32, 32, 3)
+        place = self.place(index, num_frames)
+        return Sample((250 * frames).to(torch.uint8), "", place, features=level[:, None])
+
+
+def lamp_prior():
+    torch.manual_seed(0)
+    network, inputs = Transformer(width=32, depth=2, num_heads=2), Inputs(feature_size=1)
+    return AutoregressivePrior(network, 200, [2, 4, 4], text_window=1, inputs=inputs)
+
+
+# Without the command line, Lightning warns that networks are saved as hyperparameters too.
+@pytest.mark.filterwarnings("ignore")
+def test_features_that_clips_bring_are_learnt_in_training(tmp_path, tiny_tokenizer):
+    VideoPipeline(tiny_tokenizer, 32, 8.0).save_pretrained(tmp_path)
+    prior, recipe = lamp_prior(), Recipe(learning_rate=0.01, warmup_steps=5)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+    )
+    data = VideoDataModule(Lamp(), Lamp(), [Stage(5, 4)], max_steps=80, val_clips=4)
+    trainer.fit(PriorModule(prior, str(tmp_path), 80, recipe=recipe), data)
+    batch = collate([WindowDataset(Lamp())[Window(index, 5, 0.0)] for index in range(4)])
+    truth = tiny_tokenizer.encode(batch.clip)
+    condition = Condition([[]] * 4, features=batch.features)
+    greedy = Sampling(temperature=0.0)
+    made = prior.eval().sample(condition, [torch.Generator()] * 4, sampling=greedy)
+    assert (made == truth).float().mean() > 0.8
+    assert (made == truth.flip(0)).float().mean() < 0.2
+
+
+@pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+@pytest.mark.parametrize("features", [None, torch.zeros(1, 3, 1)])
+def test_clips_without_a_row_for_each_latent_frame_are_refused(features):
+    module = PriorModule(lamp_prior(), "nowhere", 10)
+    batch = Batch(torch.zeros(1, 3, 5, 32, 32), [""], features=features)
+    with pytest.raises(ValueError, match="rows of them for 2 latent frames; train on videos"):
+        module._condition(batch, "generate", 2, torch.Generator())
+
+
+def test_clips_with_features_are_no_batch_with_others():
+    readings = [WindowDataset(Lamp())[Window(index, 5, 0.0)] for index in range(2)]
+    assert collate(readings).first(1).features.tolist() == [[[0.0], [0.0]]]
+    readings[1] = readings[1]._replace(sample=readings[1].sample._replace(features=None))
+    with pytest.raises(ValueError, match="1 of 2 clips of a batch have features"):
+        collate(readings)

@@ -3,16 +3,20 @@
 import copy
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
+import lightning
 import numpy as np
 import pytest
 import torch
 import yaml
+from torch.utils.data import DataLoader
 
 from data.datamodule import Batch
 from lm import AutoregressivePrior, Inputs, MaskGITPrior, PriorModule, Transformer
 from pipeline import VideoPipeline
+from tokenizer import VQ, Tokenizer
 
 MIXTURE = {"generate": 2.0, "interpolate": 1.0, "caption": 1.0}
 
@@ -46,6 +50,14 @@ def test_a_step_has_its_task_whatever_came_before(module):
 def test_a_mixture_without_its_inputs_is_refused():
     with pytest.raises(ValueError, match="add inpaint"):
         new_module({"inpaint": 1.0})
+
+
+def test_guides_of_another_tokenizer_need_its_folder():
+    inputs = Inputs(["generate", "upscale"], guide_codebook_size=50)
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [2, 4, 4], inputs=inputs)
+    with pytest.raises(ValueError, match=r"reads guides of 50 codes, but .* has 200"):
+        PriorModule(prior, "nowhere", max_steps=10, tasks={"upscale": 1.0})
+    PriorModule(prior, "nowhere", 10, tasks={"upscale": 1.0}, guide_tokenizer_folder="elsewhere")
 
 
 def test_processes_hide_other_tokens_in_the_same_task(tiny_tokenizer, clip):
@@ -91,6 +103,49 @@ def test_each_tokenizer_must_be_the_one_of_the_checkpoint(tiny_tokenizer):
         first.hold("guide_tokenizer", tiny_tokenizer)
     with pytest.raises(ValueError, match=words):
         opened(tiny_tokenizer).on_load_checkpoint(checkpoint)
+
+
+def quantized_by_vectors():
+    """A small tokenizer whose codebook would move if it were in training."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(
+        VQ(200), channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1]
+    ).train()
+    tokenizer(torch.rand(4, 3, 5, 32, 32) * 2 - 1)
+    return tokenizer.eval()
+
+
+def test_nothing_of_a_tokenizer_changes_while_a_prior_is_trained(tmp_path, clip):
+    VideoPipeline(quantized_by_vectors(), 32, 8.0).save_pretrained(tmp_path)
+    inputs = Inputs(["generate", "upscale"], guide_codebook_size=200)
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [5, 4, 4], inputs=inputs)
+    before = prior.codes.own.detach().clone()
+    tasks, guides = {"generate": 1.0, "upscale": 1.0}, str(tmp_path)
+    module = PriorModule(prior, guides, 4, tasks=tasks, guide_tokenizer_folder=guides)
+    loader = DataLoader([Batch(clip, [""])] * 4, batch_size=None)  # type: ignore[arg-type]
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, loader, loader)
+    assert module.step == 4
+    assert not torch.equal(prior.codes.own, before)
+    optimized = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in prior.parameters()}
+    assert module.ema.names == [name for name, _ in prior.named_parameters()]
+    assert not any("tokenizer" in name for name in module.state_dict())
+    trained = quantized_by_vectors().state_dict()
+    for tokenizer in (module.tokenizer, module.guide_tokenizer):
+        assert not any(part.training for part in tokenizer.modules())
+        assert not any(p.requires_grad or p.grad is not None for p in tokenizer.parameters())
+        state = tokenizer.state_dict()
+        assert [name for name in trained if not torch.equal(trained[name], state[name])] == []
 
 
 def test_a_prior_of_one_task_with_a_guide_shows_that_task(tiny_tokenizer, clip, monkeypatch):

@@ -7,9 +7,22 @@ import torch
 import yaml
 from jsonargparse import ArgumentParser
 
+import train
 from lm import PriorModule
 
 FOLDER = Path("configs/paper")
+
+STRIDES = {
+    "videogpt": 4,
+    "tats": 4,
+    "magvit_l": 4,
+    "lwm_7b": None,
+    "magvit_v2": 4,
+    "videopoet_8b": 4,
+    "phenaki": 2,
+    "maskvit": None,
+}
+"""Frames a latent frame of each paper's tokenizer; None where it encodes frame by frame."""
 
 
 @pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
@@ -42,14 +55,20 @@ def test_a_prior_has_its_published_size(name, tokens, parameters):
     assert count == pytest.approx(parameters, rel=0.02)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Lightning's own making
+@pytest.mark.parametrize(("name", "stride"), STRIDES.items())
+def test_a_recipe_is_read_whole_and_its_clips_fill_the_grid(name, stride, monkeypatch):
+    """All sections are parsed by the command line; nothing is built, downloaded or opened."""
+    monkeypatch.setattr(train.CLI, "instantiate_classes", lambda cli: None)
+    monkeypatch.setattr("sys.argv", ["train.py", f"--config={FOLDER / name}.yaml"])
+    config = train.main(run=False).config
+    model, (stage,) = config.model.init_args, config.data.init_args.stages
+    assert model.single_frames == (stride is None)
+    latents = stage.num_frames if stride is None else 1 + (stage.num_frames - 1) / stride
+    assert latents == model.prior.init_args.grid[0]
+    assert config.trainer.default_root_dir == f"runs/{name}/prior" == config.checkpoints.root
+    assert config.trainer.val_check_interval == config.checkpoints.every_n_steps == 1000
+
+
 def test_every_recipe_is_looked_at():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {
-        "videogpt",
-        "tats",
-        "magvit_l",
-        "lwm_7b",
-        "magvit_v2",
-        "videopoet_8b",
-        "phenaki",
-        "maskvit",
-    }
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == STRIDES.keys()

@@ -1,5 +1,7 @@
 """Layers that look within frames, along time or into windows: by loops, and by what is reached."""
 
+import inspect
+
 import pytest
 import torch
 from einops import rearrange
@@ -111,6 +113,12 @@ def test_captions_are_written_as_they_are_learnt():
     worse = [[*pieces[:i], (piece + 1) % 9, *pieces[i + 1 :]] for i, piece in enumerate(pieces)]
     nats = [caption_loss(prior, TOKENS[:1], [text]).item() for text in [pieces, *worse[-1:]]]
     assert nats == sorted(nats)
+
+
+def test_a_pattern_that_is_none_is_refused_with_those_there_are():
+    unchecked = inspect.unwrap(cells)  # outside of tests nobody compares a word with its type
+    with pytest.raises(ValueError, match="no pattern 'spce'; choose among all, space, time, win"):
+        unchecked("spce", None)
 
 
 def test_a_window_needs_its_size():

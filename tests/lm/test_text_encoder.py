@@ -1,10 +1,22 @@
 """Prompts as states of a tiny random T5, made here and read from its folder."""
 
+import lightning
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from lm import AutoregressivePrior, Condition, Inputs, MaskGITPrior, T5TextEncoder, Transformer
+from data.token_datamodule import TokenBatch
+from lm import (
+    AutoregressivePrior,
+    Condition,
+    Inputs,
+    MaskGITPrior,
+    PriorModule,
+    T5TextEncoder,
+    Transformer,
+)
 from pipeline import VideoPipeline
+from training.module import Recipe
 
 transformers = pytest.importorskip("transformers")
 
@@ -81,6 +93,37 @@ def test_prompts_steer_and_are_dropped_whole(folder, kind):
     sides = told.with_bare()
     assert len(sides) == 4
     assert torch.equal(sides.states, torch.cat([states, torch.zeros_like(states)]))
+
+
+# Without the command line, Lightning warns that networks are saved as hyperparameters too.
+@pytest.mark.filterwarnings("ignore")
+def test_a_trained_prior_makes_what_its_prompts_say(folder, tmp_path, tiny_tokenizer):
+    """Each prompt has a clip of one token over and over; the text encoder stays as it is."""
+    VideoPipeline(tiny_tokenizer, 32, 8.0).save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    inputs = Inputs(state_size=12, state_window=8)
+    network = Transformer(width=32, depth=2, num_heads=2)
+    prior = AutoregressivePrior(network, 200, [5, 4, 4], text_window=0, inputs=inputs)
+    encoder = T5TextEncoder(folder, window=8)
+    recipe = Recipe(learning_rate=0.01, warmup_steps=5)
+    module = PriorModule(prior, str(tmp_path), 40, 0.0, recipe, text_encoder=encoder)
+    before = encoder.encode(PROMPTS)
+    tokens = torch.tensor([3, 150])[:, None, None, None].expand(2, 5, 4, 4)
+    loader = DataLoader([TokenBatch(tokens, PROMPTS, ())] * 40, batch_size=None)  # type: ignore[arg-type]
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, loader)
+    assert torch.equal(encoder.encode(PROMPTS), before)
+    condition = Condition([[], []], states=encoder.encode(PROMPTS[::-1]))
+    generators = [torch.Generator().manual_seed(i) for i in range(2)]
+    made = prior.eval().sample(condition, generators)
+    assert (made == tokens.flip(0)).float().mean() > 0.95
 
 
 def test_a_model_folder_names_its_text_encoder(folder, tmp_path, tiny_tokenizer):

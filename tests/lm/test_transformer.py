@@ -1,5 +1,7 @@
 """The transformer's options, each against the plain network or a loop."""
 
+from collections import Counter
+
 import pytest
 import torch
 
@@ -71,6 +73,18 @@ def test_checkpointing_changes_no_gradient(x):
         gradients.append([p.grad for p in made.parameters()])
     for ours, theirs in zip(*gradients, strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_checkpointing_computes_each_block_again_for_its_gradient_alone(x):
+    for checkpointing, training, calls in ((True, True, 2), (False, True, 1), (True, False, 1)):
+        made, count = network(checkpointing=checkpointing).train(training), Counter()
+        for block in made.blocks:
+            block.register_forward_pre_hook(lambda block, given, count=count: count.update([block]))
+        states(made, x).square().sum().backward()
+        assert [count[block] for block in made.blocks] == [calls] * 2
+        with torch.no_grad():
+            states(made, x)
+        assert [count[block] for block in made.blocks] == [calls + 1] * 2
 
 
 def test_dropout_thins_branches_in_training_only(x):
