@@ -188,7 +188,14 @@ class Tokenizer(Configurable, nn.Module, Codec):
         """
         check_pixels(clip)
         T, H, W = clip.shape[2:]
-        self.num_latent_frames(T if first else T + 1)
+        if first:
+            self.num_latent_frames(T)
+        elif T % self.temporal_stride:
+            s, below = self.temporal_stride, T // self.temporal_stride * self.temporal_stride
+            raise ValueError(
+                f"the chunk has {T} frames, but behind the first one temporal stride {s} needs "
+                f"{s} k; use {f'{below} or ' if below else ''}{below + s}"
+            )
         if H % self.spatial_stride or W % self.spatial_stride:
             raise ValueError(
                 f"clip is {H} x {W} pixels, but height and width must be multiples of the spatial "

@@ -223,6 +223,15 @@ def test_a_clip_that_does_not_fit_is_refused(tiny_tokenizer, clip, change, words
         tiny_tokenizer.encode(change(clip))
 
 
+@pytest.mark.parametrize(("frames", "remedy"), [(3, "use 4$"), (7, "use 4 or 8$")])
+def test_a_later_chunk_of_a_wrong_length_is_told_its_own_rule(tiny_tokenizer, clip, frames, remedy):
+    cache: dict = {}
+    tiny_tokenizer.encode(clip[:, :, :5], cache)
+    with pytest.raises(ValueError, match=f"has {frames} frames.*needs 4 k; {remedy}"):
+        tiny_tokenizer.encode(clip[:, :, :frames], cache)
+    tiny_tokenizer.encode(clip[:, :, :4], cache)
+
+
 def test_tokens_of_another_codebook_are_refused(tiny_tokenizer):
     with pytest.raises(ValueError, match="200 codes"):
         tiny_tokenizer.decode(torch.full((1, 1, 4, 4), 200))
