@@ -3,6 +3,7 @@
 Inputs are typed as plain tensors: these checks are what gives a shape or a type its sentence.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -30,7 +31,7 @@ def check_pixels(clip: Tensor) -> None:
 
 def check_tokens(tokens: Tensor, codebook_size: int) -> None:
     """Raise ValueError unless `tokens` is integer, B t h w, not empty and in [0, codebook_size)."""
-    if tokens.is_floating_point() or tokens.is_complex():
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise ValueError(
             f"tokens are {tokens.dtype}, but must be integers; decode what encode returned"
         )
@@ -39,7 +40,7 @@ def check_tokens(tokens: Tensor, codebook_size: int) -> None:
             f"tokens have shape {tuple(tokens.shape)}, but must be (B, t, h, w), none of them 0; "
             "decode what encode returned"
         )
-    low, high = int(tokens.min()), int(tokens.max())
+    low, high = (int(x) for x in tokens.long().aminmax())  # few operations take uint16
     if low < 0 or high >= codebook_size:
         raise ValueError(
             f"tokens lie in [{low}, {high}], but this tokenizer's codebook has {codebook_size} "

@@ -117,9 +117,13 @@ class Tokenizer(Configurable, nn.Module, Codec):
     def decode(
         self, tokens: Int[Tensor, "B t h w"], cache: Cache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
-        """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames."""
+        """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames.
+
+        Tokens may be of any integer type, such as the small ones of a file.
+        """
         self.check_tokens(tokens)
-        return self.decoder(self.require_quantizer().lookup(tokens), cache)
+        # As an index uint8 would be a mask, and int16 none.
+        return self.decoder(self.require_quantizer().lookup(tokens.long()), cache)
 
     def encode_latents(
         self, clip: Float[Tensor, "B 3 T H W"], cache: Cache | None = None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer import LatentCodec, TiledTokenizer
+from tokenizer import FSQ, LFQ, VQ, LatentCodec, TiledTokenizer, Tokenizer
 from tokenizer.codec import encode_file, encode_video
 
 CLIPS = {
@@ -26,6 +26,7 @@ CLIPS = {
 }
 TOKENS = {
     "float": (lambda tokens: tokens.float(), "integers"),
+    "bool": (lambda tokens: tokens > 0, "integers"),
     "negative": (lambda tokens: tokens - 200, "codebook has 200 codes"),
     "too large": (lambda tokens: tokens * 0 + 200, "codebook has 200 codes"),
     "no frame": (lambda tokens: tokens[:, :0], r"\(B, t, h, w\)"),
@@ -77,6 +78,20 @@ def test_tokens_that_do_not_fit_are_refused(tiny_tokenizer, name):
         tiny_tokenizer.decode(tokens)
     with pytest.raises(ValueError, match=r"."):
         list(tiny_tokenizer.stream_decode([tokens]))
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
+@pytest.mark.parametrize("quantizer", [FSQ([8, 5, 5]), LFQ(7), VQ(200)], ids=["FSQ", "LFQ", "VQ"])
+def test_tokens_of_every_integer_type_decode_alike(quantizer, dtype):
+    tokenizer = Tokenizer(
+        quantizer, channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1]
+    ).eval()
+    for p in [*tokenizer.parameters(), *tokenizer.quantizer.buffers()]:
+        if p.is_floating_point():
+            torch.nn.init.normal_(p, std=0.1)
+    tokens = torch.randint(quantizer.codebook_size, (1, 2, 4, 4))
+    assert torch.equal(tokenizer.decode(tokens.to(dtype)), tokenizer.decode(tokens))
 
 
 @pytest.mark.usefixtures("_without_types")
