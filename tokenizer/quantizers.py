@@ -294,7 +294,7 @@ class KL(Bottleneck):
         channels = nats.mean(dim=(0, 2, 3, 4))
         stats = {
             "nats_per_latent": channels.sum().detach(),
-            "active_dims": (mean.var(dim=(0, 2, 3, 4)) > ACTIVE).sum().float(),
+            "active_dims": (mean.var(dim=(0, 2, 3, 4), correction=0) > ACTIVE).sum().float(),
         }
         z = mean + torch.randn_like(mean) * (log_variance / 2).exp() if self.training else mean
         return Quantized(z, None, self.weight * channels.mean(), stats)

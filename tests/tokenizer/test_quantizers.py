@@ -229,6 +229,11 @@ def test_a_dead_channel_of_kl_is_not_active():
     assert KL(dim=3)(latents).stats["active_dims"] == 2
 
 
+def test_kl_takes_a_single_position():
+    """Its variance is 0, and not a warning of PyTorch's."""
+    assert KL(dim=3)(latents_of(KL(dim=3))[:1, :, :1, :1, :1]).stats["active_dims"] == 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
