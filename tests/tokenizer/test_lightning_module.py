@@ -1,6 +1,7 @@
 """What a step of a tokenizer's training minimises: each loss once, none forgotten."""
 
 import math
+import warnings
 
 import lightning
 import pytest
@@ -40,6 +41,24 @@ def adversary(**arguments):
 def batch():
     generator = torch.Generator().manual_seed(1)
     return Batch(torch.rand(2, 3, 5, 16, 16, generator=generator) * 2 - 1, ["", ""])
+
+
+def fit(one, batch, root):
+    """Train to the end on copies of a batch; return what was logged."""
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=root,
+    )
+    loader = torch.utils.data.DataLoader([batch] * one.max_steps, batch_size=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(one, loader)
+    return trainer.callback_metrics
 
 
 def gradients(loss, network):
@@ -88,6 +107,21 @@ def test_the_adversary_is_not_even_asked_before_its_start(batch):
     assert objective.reply is not None
     objective.reply()
     assert len(calls) == 4
+
+
+def test_a_step_that_keeps_no_activations_is_the_same_and_runs_each_block_twice(batch, tmp_path):
+    ends, counts = [], []
+    for keep in (True, False):
+        one, calls = module(keep_activations=keep), []
+        one.max_steps = 1
+        for block in one.tokenizer.decoder.blocks:
+            block.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        fit(one, batch, tmp_path)
+        ends.append(one.state_dict())
+        counts.append(len(calls))
+    assert counts[1] == 2 * counts[0] == 2 * len(one.tokenizer.decoder.blocks)
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name])
 
 
 def test_without_weights_the_perceptual_loss_is_off_and_says_so_once(caplog):

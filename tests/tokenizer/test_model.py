@@ -71,6 +71,18 @@ def test_checkpointing_changes_no_gradient(clip):
         torch.testing.assert_close(kept, computed_twice)
 
 
+def test_checkpointing_changes_no_gradient_of_a_stream(clip):
+    gradients = []
+    for keep in (True, False):
+        tokenizer, cache = variant("attentive", clip), {}
+        tokenizer.keep_activations(keep)
+        parts = [tokenizer.encoder(part, cache) for part in clip.split([1, 8, 8], dim=2)]
+        torch.cat(parts, dim=2).square().mean().backward()
+        gradients.append([p.grad for p in tokenizer.encoder.parameters()])
+    for kept, computed_twice in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, computed_twice)
+
+
 @pytest.mark.parametrize(
     ("patch", "strides", "frames", "grid"),
     [
