@@ -234,11 +234,15 @@ class Tokenizer(Configurable, nn.Module, Codec):
     def fingerprint(self) -> str:
         """Hash what decides the tokens: layout, encoder and quantizer, not the decoder."""
         layout = {k: v for k, v in self.config["arguments"].items() if k != "decoder_depths"}
-        return _hash(json.dumps(layout, sort_keys=True), self.encoder, self.quantizer)
+        state = self.encoder.state_dict(), self.quantizer.state_dict()
+        for name in self.quantizer.bookkeeping:
+            del state[1][name]
+        return _hash(json.dumps(layout, sort_keys=True), *state)
 
     def decoder_fingerprint(self) -> str:
         """Hash what decides the pixels of given latents."""
-        return _hash(json.dumps(self.config["arguments"], sort_keys=True), self.decoder)
+        layout = json.dumps(self.config["arguments"], sort_keys=True)
+        return _hash(layout, self.decoder.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> "Tokenizer":
@@ -260,10 +264,10 @@ class Tokenizer(Configurable, nn.Module, Codec):
         write_manifest(folder, {"tokenizer_fingerprint": self.fingerprint()})
 
 
-def _hash(layout: str, *parts: nn.Module) -> str:
+def _hash(layout: str, *states: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(layout.encode())
-    for part in parts:
-        for name, value in sorted(part.state_dict().items()):
+    for state in states:
+        for name, value in sorted(state.items()):
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

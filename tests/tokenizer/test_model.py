@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layers.configurable import build
-from tokenizer import FSQ, KL, Tokenizer
+from tokenizer import FSQ, KL, VQ, Tokenizer
 from tokenizer.presets import preset
 
 STRIDE = 4
@@ -212,6 +212,17 @@ def test_the_fingerprint_covers_the_encoder_and_not_the_decoder(tiny_tokenizer):
     assert tiny_tokenizer.fingerprint() == before
     tiny_tokenizer.encoder.conv_in.weight.data += 1
     assert tiny_tokenizer.fingerprint() != before
+
+
+def test_fingerprints_stay_those_that_are_written_down_in_model_folders():
+    quantizer, depths = VQ(4, dim=2, restart_share=0.05), [1, 1]
+    tokenizer = Tokenizer(
+        quantizer, [1, 2], [2, 2], [[1, 1]], encoder_depths=depths, decoder_depths=depths
+    )
+    for value in tokenizer.state_dict().values():
+        value.fill_(1)
+    assert tokenizer.fingerprint() == "9fd87c399fde1edd"
+    assert tokenizer.decoder_fingerprint() == "b1e9c2096a401f02"
 
 
 def test_the_fingerprint_tells_levels_of_another_order_apart():

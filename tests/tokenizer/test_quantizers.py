@@ -181,6 +181,47 @@ def test_codes_out_of_use_move_onto_latents():
     assert without.eval()(20 + latents_of(without, seed=99)).tokens.unique().numel() < 8
 
 
+def on_codes(quantizer, used):
+    """Latents that lie on some of the codes, each on the code itself."""
+    return rearrange(quantizer.codebook[used], "n d -> 1 d 1 1 n")
+
+
+def test_by_default_a_code_is_moved_after_69_steps_without_use_and_not_before():
+    """At the mean count, the 0.05 of before took 298 steps, longer than a short run."""
+    quantizer = VQ(8, dim=4).train()
+    quantizer(rearrange(torch.eye(8, 4).add(torch.arange(8)[:, None]), "n d -> 1 d 1 1 n"))
+    lost, place = 3, quantizer.codebook[3].clone()
+    others = torch.tensor([i for i in range(8) if i != lost])
+    for _ in range(68):
+        quantizer(on_codes(quantizer, others))
+    torch.testing.assert_close(quantizer.codebook[lost], place)
+    quantizer(on_codes(quantizer, others))
+    distances = (quantizer.codebook[others] - quantizer.codebook[lost]).norm(dim=1)
+    assert float(distances.min()) < 1e-5
+    assert quantizer.idle[lost] == 0
+
+
+@pytest.mark.parametrize("every", [1, 50])
+def test_a_code_in_regular_use_is_never_moved_however_little_it_is_used(every):
+    quantizer = VQ(8, dim=4).train()
+    quantizer(rearrange(torch.eye(8, 4).add(torch.arange(8)[:, None]), "n d -> 1 d 1 1 n"))
+    rare, place = 3, quantizer.codebook[3].clone()
+    often = torch.tensor([i for i in range(8) if i != rare] * 100)
+    for step in range(1, 401):
+        both = torch.cat([often, torch.tensor([rare])])
+        quantizer(on_codes(quantizer, often if step % every else both))
+    torch.testing.assert_close(quantizer.codebook[rare], place)
+
+
+def test_a_codebook_of_before_the_count_of_idle_steps_is_read():
+    before = VQ(32, dim=4).train()
+    before(latents_of(before))
+    state = {name: value for name, value in before.state_dict().items() if name != "idle"}
+    after = VQ(32, dim=4)
+    after.load_state_dict(state)
+    assert torch.equal(after.codebook, before.codebook)
+
+
 def test_latents_that_are_not_finite_move_no_code():
     quantizer = VQ(32, dim=4).train()
     quantizer(latents_of(quantizer))
