@@ -140,7 +140,13 @@ class Tokenizer(Configurable, nn.Module, Codec):
         return self.decoder(latents, cache)
 
     def forward(self, clip: Float[Tensor, "B 3 T H W"]) -> Reconstruction:
-        """Encode, quantize and decode, for training."""
+        """Encode, quantize and decode, for training.
+
+        Raises:
+            ValueError: The clip does not fit, as in `encode`; not looked at where this is compiled.
+        """
+        if not torch.compiler.is_compiling():
+            self.check_clip(clip)
         quantized = self.quantizer(self.encoder(clip))
         return Reconstruction(self.decoder(quantized.latents), quantized)
 
@@ -217,7 +223,16 @@ class Tokenizer(Configurable, nn.Module, Codec):
         Called once, before the first step: a plainly initialised projection uses a handful of codes
         and stays with them for minutes, and an output that first has to find the mean brightness
         pushes all latents to one side.
+
+        Raises:
+            ValueError: The batch does not fit, as in `encode`, or is a single latent position.
         """
+        self.check_clip(clip)
+        if clip.shape[0] == clip.shape[2] == 1 and clip[0, 0].numel() == self.spatial_stride**2:
+            raise ValueError(
+                f"clip has shape {tuple(clip.shape)}, so a single latent position, which has no "
+                "deviation; calibrate with more or larger clips"
+            )
         bands = self.encoder.stem(clip)
         deviation = bands.std(dim=(0, 2, 3, 4))[:, None, None, None]
         for stem in (self.encoder.stem, self.decoder.stem):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from tokenizer import FSQ, LFQ, VQ, LatentCodec, TiledTokenizer, Tokenizer
+from data.datamodule import Batch
+from tokenizer import FSQ, LFQ, VQ, LatentCodec, TiledTokenizer, Tokenizer, TokenizerModule
 from tokenizer.codec import encode_file, encode_video
 
 CLIPS = {
@@ -67,6 +68,27 @@ def test_a_clip_that_does_not_fit_is_refused(tiny_tokenizer, clip, name):
 def test_a_stream_refuses_the_same_clips(tiny_tokenizer, clip, name):
     with pytest.raises(ValueError, match=r"."):
         list(tiny_tokenizer.stream_encode([CLIPS[name][0](clip)]))
+
+
+@pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("name", CLIPS)
+def test_training_refuses_the_same_clips_before_anything_is_calibrated(continuous, clip, name):
+    """A clip of NaN once left NaN in the stems, calibrated for good."""
+    module = TokenizerModule(continuous, 1)
+    continuous.calibrated.fill_(False)
+    before = {name: value.clone() for name, value in continuous.state_dict().items()}
+    change, words = CLIPS[name]
+    with pytest.raises(ValueError, match=words):
+        module.objective(Batch(change(clip), [""]))
+    with pytest.raises(ValueError, match=words):
+        continuous(change(clip))
+    assert all(torch.equal(before[name], x) for name, x in continuous.state_dict().items())
+
+
+def test_a_single_latent_position_calibrates_nothing(tiny_tokenizer):
+    with pytest.raises(ValueError, match="single latent position"):
+        tiny_tokenizer.calibrate(torch.zeros(1, 3, 1, 8, 8))
 
 
 @pytest.mark.usefixtures("_without_types")
