@@ -14,11 +14,11 @@ from data.video import to_uint8
 from evaluation.codebook import CodebookUsage
 from evaluation.pixel import FramePSNR
 from layers.processes import all_rows
+from tokenizer.bottleneck import Quantized, Quantizer
 from tokenizer.discriminator import Adversary
 from tokenizer.losses import balanced_loss, quantizer_weight, reconstruction_loss
 from tokenizer.model import Tokenizer
 from tokenizer.perceptual import LPIPS, Perceptual
-from tokenizer.quantizers import Quantized, Quantizer
 from tokenizer.stages import Trained, freeze, start
 from training.ema import EMA
 from training.module import Objective, Recipe, TrainedModule

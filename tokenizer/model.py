@@ -21,9 +21,9 @@ from layers.storage import (
     write_manifest,
 )
 from tokenizer.blocks import Cache
+from tokenizer.bottleneck import Bottleneck, Quantized, Quantizer
 from tokenizer.checks import check_latents, check_pixels, check_tokens
 from tokenizer.cnn import Decoder, Encoder, Layout
-from tokenizer.quantizers import Bottleneck, Quantized, Quantizer
 from tokenizer.streaming import Codec
 
 
@@ -82,7 +82,7 @@ class Tokenizer(Configurable, nn.Module, Codec):
             spatial_attention=spatial_attention,
             temporal_window=temporal_window,
         )
-        self.quantizer = quantizer
+        self.layout, self.quantizer = layout, quantizer
         self.encoder = Encoder(layout, depths[0], quantizer.input_dim)
         self.decoder = Decoder(layout, depths[1], quantizer.dim)
         self.temporal_stride, self.spatial_stride = patch
@@ -253,6 +253,10 @@ class Tokenizer(Configurable, nn.Module, Codec):
         for name in self.quantizer.bookkeeping:
             del state[1][name]
         return _hash(json.dumps(layout, sort_keys=True), *state)
+
+    def makes_the_tokens_of(self, other: "Tokenizer") -> bool:
+        """Say whether both make the same tokens or latents, given the same weights."""
+        return self.layout == other.layout and self.quantizer.kind() == other.quantizer.kind()
 
     def decoder_fingerprint(self) -> str:
         """Hash what decides the pixels of given latents."""

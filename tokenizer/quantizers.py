@@ -1,4 +1,4 @@
-"""Bottlenecks between encoder and decoder, behind one interface.
+"""Bottlenecks between encoder and decoder.
 
 Three quantizers turn latents into integers and back: FSQ (Mentzer et al. 2023, arXiv 2309.15505,
 through vector-quantize-pytorch), LFQ (Yu et al. 2023, arXiv 2310.05737) and VQ (van den Oord et al.
@@ -6,8 +6,7 @@ through vector-quantize-pytorch), LFQ (Yu et al. 2023, arXiv 2310.05737) and VQ 
 """
 
 import math
-from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,54 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import finite_scalar_quantization
 
-from layers.configurable import Configurable
 from layers.processes import all_rows
+from tokenizer.bottleneck import Bottleneck, Quantized, Quantizer
 from tokenizer.entropy import batch_entropy, digit_chances, sample_entropy
 
 ACTIVE = 0.01  # variance of the mean over the data: Burda et al. 2015, arXiv 1509.00519
-
-
-class Quantized(NamedTuple):
-    """What a bottleneck makes of latents.
-
-    `loss` is its own regularisation, 0 where it has none; `stats` is what to log of it.
-    `tokens` is None behind a continuous bottleneck.
-    """
-
-    latents: Float[Tensor, "B D t h w"]
-    tokens: Int[Tensor, "B t h w"] | None
-    loss: Float[Tensor, ""]
-    stats: dict[str, Float[Tensor, ""]]
-
-
-class Bottleneck(Configurable, nn.Module, ABC):
-    """Interface: `input_dim` channels of the encoder to `dim` channels of the decoder.
-
-    `bookkeeping` names the part of the state that fingerprints leave out.
-    """
-
-    input_dim: int
-    dim: int
-    bookkeeping: tuple[str, ...] = ()
-
-    def forward(self, latents: Float[Tensor, "B E t h w"]) -> Quantized:
-        """Apply in float32, whatever autocast says; gradients reach the latents."""
-        with torch.autocast(latents.device.type, enabled=False):
-            return self.apply_to(latents.float())
-
-    @abstractmethod
-    def apply_to(self, latents: Float[Tensor, "B E t h w"]) -> Quantized:
-        """Do what `forward` promises, with float32 latents and autocast off."""
-
-
-class Quantizer(Bottleneck):
-    """Interface: latents of `dim` channels to tokens in [0, `codebook_size`) and back."""
-
-    codebook_size: int
-
-    @abstractmethod
-    def lookup(self, tokens: Int[Tensor, "B t h w"]) -> Float[Tensor, "B D t h w"]:
-        """Return the quantized latents that the tokens stand for."""
 
 
 class DigitQuantizer(Quantizer):
@@ -78,6 +34,7 @@ class DigitQuantizer(Quantizer):
     entropy_weight: float
     diversity: float
     temperature: float
+    for_training = ("entropy_weight", "diversity", "temperature", "commitment_weight")
 
     def entropy_loss(
         self, latents: Float[Tensor, "B D t h w"], levels: list[Float[Tensor, "_"]]
@@ -203,6 +160,7 @@ class VQ(Quantizer):
     idle: Tensor
     updates: Tensor
     bookkeeping = ("idle",)
+    for_training = ("decay", "commitment_weight", "restart_share")
 
     def __init__(
         self,
@@ -299,6 +257,8 @@ class KL(Bottleneck):
         dim: Channels of a latent.
         weight: Weight of the divergence from a standard Gaussian, in nats a channel.
     """
+
+    for_training = ("weight",)
 
     def __init__(self, dim: int = 8, weight: float = 1e-4) -> None:
         super().__init__()
