@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,14 @@ SMALL = [
     "{num_frames: 5, batch_size: 2, share: 0.5}]",
 ]
 """Options that make the demo's tokenizer tiny."""
+
+
+@pytest.fixture
+def _without_types():
+    """Run as a user does: without the checker of shapes that tests put before every function."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

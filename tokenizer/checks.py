@@ -1,4 +1,4 @@
-"""What may enter a tokenizer, clips at one end, tokens or latents at the other, and why not.
+"""What may enter a tokenizer, clips at one end, tokens or latents at the other, or build one.
 
 Inputs are typed as plain tensors: these checks are what gives a shape or a type its sentence.
 """
@@ -60,3 +60,13 @@ def check_latents(latents: Tensor, dim: int) -> None:
             f"latents have shape {tuple(latents.shape)}, but must be (B, {dim}, t, h, w), none of "
             "them 0; decode with the tokenizer that encoded them"
         )
+
+
+def check_factors(patch: list[int], strides: list[list[int]]) -> None:
+    """Raise ValueError unless patch and strides are (temporal, spatial), of at least 1."""
+    for name, given, pairs in (("patch", patch, [patch]), ("strides", strides, strides)):
+        if any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
+            raise ValueError(
+                f"{name} is {given}, but its factors are (temporal, spatial) and at least 1; write "
+                "1 where an axis stays as it is"
+            )

@@ -22,7 +22,7 @@ from layers.storage import (
 )
 from tokenizer.blocks import Cache
 from tokenizer.bottleneck import Bottleneck, Quantized, Quantizer
-from tokenizer.checks import check_latents, check_pixels, check_tokens
+from tokenizer.checks import check_factors, check_latents, check_pixels, check_tokens
 from tokenizer.cnn import Decoder, Encoder, Layout
 from tokenizer.streaming import Codec
 
@@ -73,6 +73,7 @@ class Tokenizer(Configurable, nn.Module, Codec):
                 f"channels {channels} has {len(channels)} levels, which needs as many encoder and "
                 f"decoder depths {depths} and one stride fewer, not {strides}"
             )
+        check_factors(patch, strides)
         layout = Layout(
             patch=(patch[0], patch[1]),
             wavelet=wavelet,

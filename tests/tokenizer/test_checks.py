@@ -1,6 +1,5 @@
 """Bad input meets a sentence with the remedy, also where no type checker runs before it."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -45,14 +44,6 @@ FRAMES = {
     "grey": ([np.zeros((16, 16), np.uint8)], r"\(H, W, 3\)"),
     "two sizes": ([np.zeros((16, n, 3), np.uint8) for n in (16, 24)], "frame 1.*resize"),
 }
-
-
-@pytest.fixture
-def _without_types():
-    """Run as a user does: without the checker of shapes that tests put before every function."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("_without_types")

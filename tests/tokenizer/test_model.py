@@ -106,6 +106,21 @@ def test_compression_is_a_matter_of_configuration(clip, patch, strides, frames, 
     assert tokenizer.decode(tokens).shape[2:] == (frames, 32, 32)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"patch": [2]}, r"patch is \[2\].*\(temporal, spatial\)"),
+        ({"patch": [0, 4]}, r"patch is \[0, 4\].*at least 1"),
+        ({"strides": [[2]]}, r"strides is \[\[2\]\].*\(temporal, spatial\)"),
+        ({"strides": [[0, 2]]}, r"strides is \[\[0, 2\]\].*at least 1"),
+        ({"strides": [[2, 2], [2, 2]]}, "one stride fewer"),
+    ],
+)
+def test_factors_that_are_none_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Tokenizer(FSQ([5, 5]), **wrong)
+
+
 @pytest.mark.parametrize(("name", "low", "high"), [("tiny", 5, 10), ("base", 100, 160)])
 def test_presets_have_the_size_they_promise(name, low, high):
     with torch.device("meta"):
