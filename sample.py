@@ -52,6 +52,8 @@ from tokenizer import TiledTokenizer, Tokenizer
 from tokenizer.codec import decode_file, encode_file, reconstruct_video
 from tokenizer.token_file import TokenReader
 
+SSIM_WINDOW = 11  # pixels each way, without which it has no value
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
@@ -226,11 +228,14 @@ def reconstruct(args: argparse.Namespace) -> None:
     psnr, ssim = FramePSNR(), FrameSSIM()
     with VideoWriter(out, probe(path).fps) as writer:
         for truth, clip in reconstruct_video(tokenizer, _frames(path)):
-            for metric in (psnr, ssim):  # a clip of one frame each: the mean over frames
-                metric.update(clip[:, None], truth[:, None])
+            psnr.update(clip[:, None], truth[:, None])  # a clip of one frame each: their mean
+            if min(truth.shape[1:3]) >= SSIM_WINDOW:
+                ssim.update(clip[:, None], truth[:, None])
             pair = rearrange([truth, clip], "two t h w c -> t h (two w) c")
             writer.write(pair if args.side_by_side else clip)
-    print(f"{out}: PSNR {psnr.compute():.2f} dB, SSIM {ssim.compute():.4f}")
+    missing = f"no SSIM, which needs {SSIM_WINDOW} pixels each way"
+    similarity = f"SSIM {ssim.compute():.4f}" if ssim.num_clips else missing
+    print(f"{out}: PSNR {psnr.compute():.2f} dB, {similarity}")
 
 
 def encode(args: argparse.Namespace) -> None:
