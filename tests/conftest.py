@@ -7,11 +7,26 @@ import jaxtyping
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import train
 from lm import AutoregressivePrior, Inputs, TextTokenizer, Transformer
 from pipeline import VideoPipeline
 from tokenizer import FSQ, KL, Tokenizer
+
+
+class Largest(TorchDispatchMode):
+    """Watches for the most numbers in one tensor made within it, backward passes included."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.size = max([self.size, *sizes])
+        return result
+
 
 QUIET = [
     "--trainer.enable_progress_bar=false",
@@ -68,6 +83,11 @@ def continuous() -> Tokenizer:
 @pytest.fixture
 def clip() -> torch.Tensor:
     return torch.rand(1, 3, 17, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture
+def largest() -> Largest:
+    return Largest()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What a step of a tokenizer's training minimises: each loss once, none forgotten."""
 
+import copy
 import math
 import warnings
 
@@ -11,6 +12,8 @@ from data.datamodule import Batch
 from tokenizer import FSQ, KL, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
 from tokenizer.lightning_module import LPIPS
 from tokenizer.losses import reconstruction_loss
+from training.adversary import turn_of
+from training.precision import autocast
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
 
@@ -124,6 +127,33 @@ def test_a_step_that_keeps_no_activations_is_the_same_and_runs_each_block_twice(
         torch.testing.assert_close(value, ends[1][name])
 
 
+def norm_of(loss, network):
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    parts = torch.autograd.grad(loss, parameters)
+    return torch.cat([g.flatten() for g in parts]).norm()
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning's own
+def test_a_step_logs_the_gradients_of_both_networks_and_the_codes_in_use(batch, tmp_path):
+    one = module(adversary=adversary(start_step=0))
+    one.max_steps = 1
+    twin = copy.deepcopy(one)
+    logged = fit(one, batch, tmp_path)
+    with autocast(batch.clip.device):
+        objective = twin.objective(batch)
+        tokens = twin.tokenizer(batch.clip).quantized.tokens
+        assert objective.reply is not None
+        assert twin.adversary is not None
+        with turn_of(twin.adversary):
+            reply = objective.reply().loss
+            norms = [norm_of(objective.loss, twin.tokenizer), norm_of(reply, twin.adversary)]
+    near = {"rel": 1e-3}
+    assert logged["train/gradient_norm"].item() == pytest.approx(norms[0].item(), **near)
+    assert logged["train/adversary_gradient_norm"].item() == pytest.approx(norms[1].item(), **near)
+    used = tokens.unique().numel() / 200
+    assert logged["train/codes_used"].item() == pytest.approx(used)
+
+
 def test_without_weights_the_perceptual_loss_is_off_and_says_so_once(caplog):
     one = module()
     with caplog.at_level("INFO"):
@@ -158,6 +188,8 @@ def test_a_validation_says_what_a_pixel_costs(bottleneck, batch, tmp_path):
         bits = latents * math.log2(25) / (frames * height * width)
         assert figures["val/bits_per_pixel"] == pytest.approx(bits)
         assert 1 <= figures["val/perplexity"] <= 25
+        tokens = tokenizer.encode(batch.clip)
+        assert figures["val/code_usage"] == pytest.approx(tokens.unique().numel() / 25)
     else:
         assert figures["val/nats_per_pixel"] > 0
         assert 0 <= figures["val/active_dims"] <= 3
