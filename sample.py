@@ -18,7 +18,6 @@ contact sheet of all. What the model was trained for, it can also be asked for:
     python sample.py MODEL --key-frames KEY_FRAME_MODEL --prompt ... --frames 1009
 
 A picture (bmp, jpeg, png, webp) is read as a video of one frame wherever a video is.
-
 The tokenizer alone is a codec, for videos of any size and length, which stream through:
 
     python sample.py MODEL --task reconstruct --context in.mp4 --out out/
@@ -42,7 +41,7 @@ from rich.progress import track
 
 from data.video import VideoWriter, iterate_frames, probe
 from diffusion.sampler import Solver
-from evaluation.pixel import FramePSNR, FrameSSIM
+from evaluation.pixel import SSIM_WINDOW, FramePSNR, FrameSSIM
 from evaluation.samples import write_samples
 from layers.processes import device, local_device
 from lm.key_frames import key_frames, shared_sampling
@@ -229,11 +228,14 @@ def reconstruct(args: argparse.Namespace) -> None:
     psnr, ssim = FramePSNR(), FrameSSIM()
     with VideoWriter(out, probe(path).fps) as writer:
         for truth, clip in reconstruct_video(tokenizer, _frames(path)):
-            for metric in (psnr, ssim):  # a clip of one frame each: the mean over frames
-                metric.update(clip[:, None], truth[:, None])
+            psnr.update(clip[:, None], truth[:, None])  # a clip of one frame each: their mean
+            if min(truth.shape[1:3]) >= SSIM_WINDOW:
+                ssim.update(clip[:, None], truth[:, None])
             pair = rearrange([truth, clip], "two t h w c -> t h (two w) c")
             writer.write(pair if args.side_by_side else clip)
-    print(f"{out}: PSNR {psnr.compute():.2f} dB, SSIM {ssim.compute():.4f}")
+    missing = f"no SSIM, which needs {SSIM_WINDOW} pixels each way"
+    similarity = f"SSIM {ssim.compute():.4f}" if ssim.num_clips else missing
+    print(f"{out}: PSNR {psnr.compute():.2f} dB, {similarity}")
 
 
 def encode(args: argparse.Namespace) -> None:
@@ -250,8 +252,8 @@ def decode(args: argparse.Namespace) -> None:
     """Write the video that a token file stands for."""
     path, tokenizer = _codec(args)
     file, out = TokenReader(path), args.out / f"{path.stem}_decoded.mp4"
+    frames = (frame for clip in decode_file(tokenizer, file) for frame in clip)
     with VideoWriter(out, file.info.fps) as writer:
-        frames = (frame for clip in decode_file(tokenizer, file) for frame in clip)
         for frame in _watched(frames, file.num_frames, path):
             writer.write(frame[None])
     print(f"{out}: {file.num_frames} frames")

@@ -1,7 +1,8 @@
 """Speed of the tokenizer beside a peer: python -m benchmarks.tokenizer [--json FILE].
 
 A clip of 17 x 128 x 128 is encoded and decoded in float32 by the presets and by Emu3's tokenizer
-(transformers), in turns, medians. Peak memory is that of a process which does nothing else.
+(transformers), in turns, medians. Peak memory is that of a process which does nothing else. For the
+presets a table says beside it what each stage costs.
 """
 
 import argparse
@@ -12,17 +13,22 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenizer import FSQ, Tokenizer
+from tokenizer.blocks import PatchStem
 from tokenizer.presets import PRESETS, preset
 
 EMU3 = "Emu3VQVAE (transformers)"
@@ -96,35 +102,108 @@ def resident() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # bytes on a Mac
 
 
+class Stage(NamedTuple):
+    """What a stage of a tokenizer costs for one clip.
+
+    A multiply-add is two operations. `megabytes` are of the activations, the input's included, that
+    are alive at once.
+    """
+
+    name: str
+    parameters: int
+    gflop: float
+    milliseconds: float
+    megabytes: float
+
+
+class Memory(TorchDispatchMode):
+    """Counts the bytes of all tensors made within it, and the most that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation and count what it made, not what only looks at its input."""
+        result = func(*args, **(kwargs or {}))
+        given = {storage.data_ptr() for storage in _storages((args, kwargs))}
+        for storage in _storages(result):
+            if storage.data_ptr() not in given:
+                self._count(storage.nbytes())
+                weakref.finalize(storage, self._count, -storage.nbytes())
+        return result
+
+    def _count(self, num_bytes: int) -> None:
+        self.alive += num_bytes
+        self.peak = max(self.peak, self.alive)
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
 @torch.no_grad()
-def stages(tokenizer: Tokenizer, clip: Tensor) -> list[tuple[str, int, float]]:
-    """Return (stage, parameters, GFLOP) of a tokenizer, a multiply-add being two operations."""
-    counter = FlopCounterMode(display=False, depth=4)
-    with counter:
-        tokenizer.decode(tokenizer.encode(clip))
-    flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    rows = []
+def stages(tokenizer: Tokenizer, clip: Tensor, rounds: int = 3) -> list[Stage]:
+    """Send a clip through a tokenizer stage by stage; times are medians after a first round."""
+    rows, x = [], clip
     for end in ("encoder", "decoder"):
-        for name, part in tokenizer.get_submodule(end).named_children():
-            parts = part.named_children() if name == "blocks" else [("", part)]
-            for number, module in parts:
-                path = ".".join(filter(None, [end, name, number]))
-                count = sum(p.numel() for p in module.parameters())
-                label = f"{path} ({type(module).__name__})"
-                rows.append((label, count, flops.get(path.capitalize(), 0) / 1e9))
+        for path, module in _parts(tokenizer, end):
+            x, row = _measure(path, module, x, rounds)
+            rows.append(row)
+            x = F.silu(x) if path.endswith("norm_out") else x
+        x = tokenizer.quantizer(x).latents if end == "encoder" else x
     return rows
 
 
+def _parts(tokenizer: Tokenizer, end: str) -> Iterator[tuple[str, nn.Module]]:
+    """Return the layers of the encoder or decoder, with their places, in the order of the data."""
+    for name, part in tokenizer.get_submodule(end).named_children():
+        if name == "blocks":
+            yield from ((f"{end}.{name}.{place}", block) for place, block in part.named_children())
+        else:
+            yield f"{end}.{name}", part
+
+
+def _measure(path: str, module: nn.Module, x: Tensor, rounds: int) -> tuple[Tensor, Stage]:
+    run: Callable[[Tensor], Tensor] = module
+    if path == "decoder.stem":
+        assert isinstance(module, PatchStem)
+        run = module.inverse
+    with FlopCounterMode(display=False) as counter, Memory() as memory:
+        out = run(x)
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run(x)
+        seconds.append(time.perf_counter() - start)
+    stage = Stage(
+        name=f"{path} ({type(module).__name__})",
+        parameters=sum(p.numel() for p in module.parameters()),
+        gflop=counter.get_total_flops() / 1e9,
+        milliseconds=1e3 * statistics.median(seconds),
+        megabytes=(x.nbytes + memory.peak) / 1e6,
+    )
+    return out, stage
+
+
 def show_stages(name: str, clip: Tensor, console: Console) -> None:
-    """Print where parameters and operations of a preset are."""
+    """Print where parameters, operations, time and memory of a preset are."""
     model = coder(name).model
     assert isinstance(model, Tokenizer)
     rows = stages(model, clip)
-    table = Table("stage", "parameters (M)", "GFLOP", title=name)
-    for stage, parameters, flops in rows:
-        table.add_row(stage, f"{parameters / 1e6:.2f}", f"{flops:.1f}")
-    total = sum(r[1] for r in rows) / 1e6, sum(r[2] for r in rows)
-    table.add_row("all", f"{total[0]:.1f}", f"{total[1]:.1f}")
+    table = Table("stage", "parameters (M)", "GFLOP", "time (ms)", "peak (MB)", title=name)
+    total = Stage(
+        name="all",
+        parameters=sum(row.parameters for row in rows),
+        gflop=sum(row.gflop for row in rows),
+        milliseconds=sum(row.milliseconds for row in rows),
+        megabytes=max(row.megabytes for row in rows),
+    )
+    for row in [*rows, total]:
+        figures = f"{row.gflop:.2f}", f"{row.milliseconds:.1f}", f"{row.megabytes:.1f}"
+        table.add_row(row.name, f"{row.parameters / 1e6:.2f}", *figures)
     console.print(table)
 
 

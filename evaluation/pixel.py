@@ -17,6 +17,7 @@ from torchmetrics import Metric
 Clips = UInt8[Tensor, "B T H W 3"]
 PerFrame = Float64[Tensor, "B T"]
 MAX_PSNR = 100.0  # decibels given to identical pictures, whose PSNR is infinite
+SSIM_WINDOW = 11  # pixels each way, without which it has no value
 
 
 def frame_mse(prediction: Clips, target: Clips) -> PerFrame:
@@ -42,7 +43,7 @@ def frame_ssim(prediction: Clips, target: Clips) -> PerFrame:
     and in scikit-image with its border cropped; torchmetrics averages over a padded border too.
     """
     height, width = target.shape[2:4]
-    if min(height, width) < 11:
+    if min(height, width) < SSIM_WINDOW:
         raise ValueError(
             f"target is {height}x{width}, but the 11x11 window needs at least 11 pixels each "
             "way; compare larger pictures"

@@ -67,15 +67,16 @@ class Reference:
         """Decode the clips of a unit."""
         video = self.videos[self.order[unit]]
         starts = _starts(self.protocol, video.num_frames, self.offsets[unit])
-        frames, caption, _, actions = _decode(video, starts[-1] + self.protocol.span, self.size)
+        sample = _decode(video, starts[-1] + self.protocol.span, self.size)
         stride, length = self.protocol.frame_stride, self.protocol.span
-        clips = torch.stack([frames[start : start + length : stride] for start in starts])
+        clips = torch.stack([sample.frames[start : start + length : stride] for start in starts])
         if self.protocol.grey:
             grey = clips.float().mean(-1, keepdim=True).round().to(torch.uint8)
             clips = grey.expand(-1, -1, -1, -1, 3).contiguous()
+        actions = sample.actions
         if actions is not None:
             actions = actions[starts[0] : starts[0] + length : stride]
-        return Unit(clips, caption, actions)
+        return Unit(clips, sample.caption, actions)
 
 
 class FirstClips:

@@ -13,6 +13,7 @@ from torch import nn
 from layers.configurable import Config, Configurable, build
 
 CONFIG, WEIGHTS, MANIFEST = "config.json", "model.safetensors", "manifest.json"
+TEXT = "text.model"
 
 
 def find_model(folder_or_hub_id: str | Path, patterns: list[str] | None = None) -> Path:
@@ -21,13 +22,23 @@ def find_model(folder_or_hub_id: str | Path, patterns: list[str] | None = None) 
     Args:
         folder_or_hub_id: A folder, or owner/name.
         patterns: Which files to download; None for all.
+
+    Raises:
+        ValueError: There is no such folder, and no such model on the hub or no way there.
     """
     folder = Path(folder_or_hub_id)
     if folder.is_dir():
         return folder
     if str(folder_or_hub_id).count("/") != 1:
         raise ValueError(f"{folder_or_hub_id} is neither a folder nor a hub id owner/name")
-    return Path(snapshot_download(str(folder_or_hub_id), allow_patterns=patterns))
+    try:
+        return Path(snapshot_download(str(folder_or_hub_id), allow_patterns=patterns))
+    except (OSError, ValueError) as error:  # a name that none can have is a ValueError of the hub
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{folder_or_hub_id} is neither a folder nor a hub id owner/name that can be reached "
+            f"({reason}); look for a typing error, or at the connection"
+        ) from error
 
 
 def save_module(module: nn.Module, folder: Path) -> None:
@@ -71,9 +82,14 @@ def read_json(path: Path) -> Any:
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """List every file of a model folder with its hash, beside some facts."""
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    files = {str(path.relative_to(folder)): _digest(path) for path in paths}
+    """List the files of a model with their hashes, beside some facts.
+
+    They lie in the folder or one below it. What else is there, such as the README and the .git of a
+    clone of a hub's repository, may change.
+    """
+    names = (CONFIG, WEIGHTS, TEXT)
+    paths = sorted(p for name in names for p in [*folder.glob(name), *folder.glob(f"*/{name}")])
+    files = {path.relative_to(folder).as_posix(): _digest(path) for path in paths}
     write_json(folder / MANIFEST, {**facts, "files": files})
 
 

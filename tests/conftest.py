@@ -3,14 +3,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import train
 from lm import AutoregressivePrior, Inputs, TextTokenizer, Transformer
 from pipeline import VideoPipeline
 from tokenizer import FSQ, KL, Tokenizer
+
+
+class Largest(TorchDispatchMode):
+    """Watches for the most numbers in one tensor made within it, backward passes included."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        sizes = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.size = max([self.size, *sizes])
+        return result
+
 
 QUIET = [
     "--trainer.enable_progress_bar=false",
@@ -28,6 +44,14 @@ SMALL = [
     "{num_frames: 5, batch_size: 2, share: 0.5}]",
 ]
 """Options that make the demo's tokenizer tiny."""
+
+
+@pytest.fixture
+def _without_types():
+    """Run as a user does: without the checker of shapes that tests put before every function."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture
@@ -59,6 +83,11 @@ def continuous() -> Tokenizer:
 @pytest.fixture
 def clip() -> torch.Tensor:
     return torch.rand(1, 3, 17, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture
+def largest() -> Largest:
+    return Largest()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from data.video import to_uint8
+from data.video import to_model_range, to_uint8
 from lm import AutoregressivePrior, Inputs, MaskGITPrior, Sampling, Transformer
 from pipeline import VideoPipeline
 
@@ -152,6 +152,21 @@ def test_a_tokenizer_alone_is_a_pipeline(pipe, tmp_path):
     assert again.tokenizer.fingerprint() == pipe.tokenizer.fingerprint()
     with pytest.raises(ValueError, match="train a prior"):
         again.generate(PROMPTS)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "latents"])
+def test_a_pipeline_of_a_tokenizer_alone_encodes_and_decodes(
+    tiny_tokenizer, continuous, tmp_path, kind
+):
+    tokenizer = tiny_tokenizer if kind == "tokens" else continuous
+    VideoPipeline(tokenizer, size=32, fps=8.0).save_pretrained(tmp_path)
+    alone = VideoPipeline.from_pretrained(tmp_path)
+    videos = torch.randint(256, (2, 5, 32, 32, 3), dtype=torch.uint8)
+    tokens = alone.encode(videos)
+    assert tokens.shape == ((2, 2, 4, 4) if kind == "tokens" else (2, 3, 2, 4, 4))
+    expected = tokenizer(to_model_range(videos)).clip.detach()
+    near = alone.decode(tokens).int() - to_uint8(expected.clamp(-1, 1)).int()
+    assert near.abs().max() <= 1
 
 
 def test_a_folder_of_a_tokenizer_is_no_pipeline(pipe, tmp_path):

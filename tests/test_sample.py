@@ -6,9 +6,11 @@ from PIL import Image
 
 import sample
 from data.shapes import Shapes
-from data.video import decode_clip, probe, write_video
-from evaluation.pixel import FramePSNR
-from tokenizer.token_file import TokenReader
+from data.video import VideoWriter, decode_clip, iterate_frames, probe, write_video
+from evaluation.pixel import FramePSNR, frame_psnr, frame_ssim
+from tokenizer import Tokenizer
+from tokenizer.codec import reconstruct_video
+from tokenizer.token_file import TokenReader, TokenWriter
 
 PROMPT = "a red circle moving left"
 
@@ -78,6 +80,59 @@ def test_a_picture_goes_through_the_tokenizer_too(model, tmp_path):
     reconstruction = decode_clip(out / "picture_reconstruction.mp4")
     assert reconstruction.shape == (1, 50, 44, 3)
     assert torch.equal(decode_clip(out / "picture_decoded.mp4"), reconstruction)
+
+
+def test_the_figures_printed_are_those_of_the_frames(model, tmp_path, capsys):
+    path = tmp_path / "clip.mp4"
+    write_video(path, Shapes(1).read(0, 11).frames[:, :50, :44], 8.0)
+    run("reconstruct", model, "--context", path, "--out", tmp_path)
+    pairs = list(reconstruct_video(Tokenizer.from_pretrained(model), iterate_frames(path)))
+    truth, clip = (torch.cat(part)[:, None] for part in zip(*pairs, strict=True))
+    psnr, ssim = frame_psnr(clip, truth).mean(), frame_ssim(clip, truth).mean()
+    assert f"PSNR {psnr:.2f} dB, SSIM {ssim:.4f}\n" in capsys.readouterr().out
+
+
+def test_a_picture_too_small_for_ssim_is_reconstructed_without(model, tmp_path, capsys):
+    path = tmp_path / "clip.mp4"
+    write_video(path, Shapes(1).read(0, 6).frames[:, :10, :12], 8.0)
+    run("reconstruct", model, "--context", path, "--out", tmp_path)
+    assert decode_clip(tmp_path / "clip_reconstruction.mp4").shape == (6, 10, 12, 3)
+    assert re.search(r"PSNR [\d.]+ dB, no SSIM, which needs 11 pixels", capsys.readouterr().out)
+
+
+def test_encode_and_decode_hold_a_few_frames_of_a_long_video(model, tmp_path, monkeypatch):
+    path, num_frames = tmp_path / "clip.mp4", 120
+    write_video(path, torch.randint(256, (num_frames, 16, 16, 3), dtype=torch.uint8), 8.0)
+    read, written, waiting = [], [], []
+
+    def watch(owner, name, log, count):
+        """Count what passes through a function: what it yields, or what it is given."""
+        inner = getattr(owner, name)
+
+        def reading(*arguments):
+            for item in inner(*arguments):
+                log.append(count(item))
+                yield item
+
+        def writing(self, item):
+            log.append(count(item))
+            waiting.append(sum(read) - sum(written))
+            inner(self, item)
+
+        monkeypatch.setattr(owner, name, reading if log is read else writing)
+
+    watch(sample, "iterate_frames", read, lambda frame: 1)
+    watch(TokenWriter, "write", written, lambda tokens: 4 * tokens.shape[1])
+    run("encode", model, "--context", path, "--out", tmp_path)
+    assert sum(read) == num_frames
+    assert max(waiting) <= 40
+    for log in (read, written, waiting):
+        log.clear()
+    watch(TokenReader, "__iter__", read, lambda tokens: 4 * tokens.shape[1])
+    watch(VideoWriter, "write", written, len)
+    run("decode", model, "--context", tmp_path / "clip.tokens", "--out", tmp_path)
+    assert sum(written) == num_frames
+    assert max(waiting) <= 40
 
 
 def test_the_truth_stands_beside_the_reconstruction(model, tmp_path):

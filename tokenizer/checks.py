@@ -1,8 +1,9 @@
-"""What may enter a tokenizer, clips at one end, tokens or latents at the other, and why not.
+"""What may enter a tokenizer, clips at one end, tokens or latents at the other, or build one.
 
 Inputs are typed as plain tensors: these checks are what gives a shape or a type its sentence.
 """
 
+import torch
 from torch import Tensor
 
 
@@ -30,7 +31,7 @@ def check_pixels(clip: Tensor) -> None:
 
 def check_tokens(tokens: Tensor, codebook_size: int) -> None:
     """Raise ValueError unless `tokens` is integer, B t h w, not empty and in [0, codebook_size)."""
-    if tokens.is_floating_point() or tokens.is_complex():
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise ValueError(
             f"tokens are {tokens.dtype}, but must be integers; decode what encode returned"
         )
@@ -39,7 +40,7 @@ def check_tokens(tokens: Tensor, codebook_size: int) -> None:
             f"tokens have shape {tuple(tokens.shape)}, but must be (B, t, h, w), none of them 0; "
             "decode what encode returned"
         )
-    low, high = int(tokens.min()), int(tokens.max())
+    low, high = (int(x) for x in tokens.long().aminmax())  # few operations take uint16
     if low < 0 or high >= codebook_size:
         raise ValueError(
             f"tokens lie in [{low}, {high}], but this tokenizer's codebook has {codebook_size} "
@@ -59,3 +60,13 @@ def check_latents(latents: Tensor, dim: int) -> None:
             f"latents have shape {tuple(latents.shape)}, but must be (B, {dim}, t, h, w), none of "
             "them 0; decode with the tokenizer that encoded them"
         )
+
+
+def check_factors(patch: list[int], strides: list[list[int]]) -> None:
+    """Raise ValueError unless patch and strides are (temporal, spatial), of at least 1."""
+    for name, given, pairs in (("patch", patch, [patch]), ("strides", strides, strides)):
+        if any(len(pair) != 2 or min(pair) < 1 for pair in pairs):
+            raise ValueError(
+                f"{name} is {given}, but its factors are (temporal, spatial) and at least 1; write "
+                "1 where an axis stays as it is"
+            )

@@ -49,7 +49,10 @@ class Layout(NamedTuple):
 
 
 class CausalStack(nn.Module):
-    """Blocks one after another; in training their activations may be computed twice, not kept."""
+    """Blocks one after another; in training their activations may be computed twice, not kept.
+
+    Not so in a stream: a second pass would find the cache that the first one left.
+    """
 
     blocks: nn.ModuleList
     checkpointed: bool = False
@@ -58,8 +61,8 @@ class CausalStack(nn.Module):
         self, h: Float[Tensor, "B C T H W"], cache: Cache | None
     ) -> Float[Tensor, "B C2 T2 H2 W2"]:
         for block in self.blocks:
-            if self.checkpointed and torch.is_grad_enabled():
-                h = checkpoint(block, h, cache, use_reentrant=False)
+            if self.checkpointed and cache is None and torch.is_grad_enabled():
+                h = checkpoint(block, h, use_reentrant=False)
             else:
                 h = block(h, cache)
         return h

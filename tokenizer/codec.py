@@ -41,7 +41,8 @@ def encode_file(
     """Encode the frames of one video into a token file, which appears once it is whole.
 
     Raises:
-        ValueError: There is no frame, one does not fit the first, or the tokenizer is continuous.
+        ValueError: There is no frame, one does not fit the first, `fps` is no rate, or the
+            tokenizer is continuous.
     """
     codebook_size, frames = tokenizer.codebook_size, iter(frames)
     first = next(frames, None)

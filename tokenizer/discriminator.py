@@ -28,7 +28,7 @@ LOSSES = {
     "non-saturating": (non_saturating_loss, non_saturating_generator_loss),
 }
 LECAM_DECAY = 0.99
-NORM_GROUPS = 8
+NORMS, NORM_GROUPS = ("group", "spectral"), 8
 
 
 class PatchDiscriminator(nn.Module):
@@ -54,6 +54,8 @@ class PatchDiscriminator(nn.Module):
                 f"width is {width} and depth {depth}, but a discriminator needs a multiple of "
                 f"{NORM_GROUPS} channels and at least 1 layer"
             )
+        if norm not in NORMS:
+            raise ValueError(f"norm is {norm!r}, but a discriminator has one of {list(NORMS)}")
         self.temporal, self.depth = temporal, depth
         widths = [3, *(width * min(8, 2**level) for level in range(depth + 1))]
         layers: list[nn.Module] = []
@@ -131,6 +133,8 @@ class Adversary(nn.Module):
                 f"start_step is {start_step}, ramp_steps {ramp_steps} and r1_every {r1_every}, "
                 "but they must be at least 0, 1 and 1"
             )
+        if loss not in LOSSES:
+            raise ValueError(f"loss is {loss!r}, but an adversary has one of {list(LOSSES)}")
         judges = discriminators or [PatchDiscriminator(), PatchDiscriminator(temporal=True)]
         self.discriminators = nn.ModuleList(judges)
         self.start_step, self.ramp_steps, self.weight = start_step, ramp_steps, weight

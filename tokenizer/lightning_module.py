@@ -14,11 +14,11 @@ from data.video import to_uint8
 from evaluation.codebook import CodebookUsage
 from evaluation.pixel import FramePSNR
 from layers.processes import all_rows
+from tokenizer.bottleneck import Quantized, Quantizer
 from tokenizer.discriminator import Adversary
 from tokenizer.losses import balanced_loss, quantizer_weight, reconstruction_loss
 from tokenizer.model import Tokenizer
 from tokenizer.perceptual import LPIPS, Perceptual
-from tokenizer.quantizers import Quantized, Quantizer
 from tokenizer.stages import Trained, freeze, start
 from training.ema import EMA
 from training.module import Objective, Recipe, TrainedModule
@@ -41,6 +41,7 @@ class TokenizerModule(TrainedModule):
             is inflated.
         trained: Which part learns. `decoder` is a second stage, at higher resolution for example:
             the tokens stay what they are. `temporal` is what inflation adds to an image tokenizer.
+        keep_activations: Keep what a gradient needs, or compute it twice to save memory.
     """
 
     adversary: Adversary | None
@@ -57,6 +58,7 @@ class TokenizerModule(TrainedModule):
         quantizer_anneal_steps: int = 0,
         start_from: str | None = None,
         trained: Trained = "all",
+        keep_activations: bool = True,
     ) -> None:
         super().__init__(max_steps, recipe, adversary)
         self.save_hyperparameters()
@@ -71,6 +73,7 @@ class TokenizerModule(TrainedModule):
         self.start_from = start_from
         self.trained: Trained = trained
         freeze(tokenizer, trained)
+        tokenizer.keep_activations(keep_activations)
         self.track_average()
         self.val_psnr = FramePSNR()
         quantizer = tokenizer.quantizer

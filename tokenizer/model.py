@@ -21,9 +21,9 @@ from layers.storage import (
     write_manifest,
 )
 from tokenizer.blocks import Cache
-from tokenizer.checks import check_latents, check_pixels, check_tokens
+from tokenizer.bottleneck import Bottleneck, Quantized, Quantizer
+from tokenizer.checks import check_factors, check_latents, check_pixels, check_tokens
 from tokenizer.cnn import Decoder, Encoder, Layout
-from tokenizer.quantizers import Bottleneck, Quantized, Quantizer
 from tokenizer.streaming import Codec
 
 
@@ -73,6 +73,7 @@ class Tokenizer(Configurable, nn.Module, Codec):
                 f"channels {channels} has {len(channels)} levels, which needs as many encoder and "
                 f"decoder depths {depths} and one stride fewer, not {strides}"
             )
+        check_factors(patch, strides)
         layout = Layout(
             patch=(patch[0], patch[1]),
             wavelet=wavelet,
@@ -82,7 +83,7 @@ class Tokenizer(Configurable, nn.Module, Codec):
             spatial_attention=spatial_attention,
             temporal_window=temporal_window,
         )
-        self.quantizer = quantizer
+        self.layout, self.quantizer = layout, quantizer
         self.encoder = Encoder(layout, depths[0], quantizer.input_dim)
         self.decoder = Decoder(layout, depths[1], quantizer.dim)
         self.temporal_stride, self.spatial_stride = patch
@@ -117,9 +118,13 @@ class Tokenizer(Configurable, nn.Module, Codec):
     def decode(
         self, tokens: Int[Tensor, "B t h w"], cache: Cache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
-        """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames."""
+        """Return pixels, about in [-1, 1] (not clamped), T = 1 + s (t - 1) frames.
+
+        Tokens may be of any integer type, such as the small ones of a file.
+        """
         self.check_tokens(tokens)
-        return self.decoder(self.require_quantizer().lookup(tokens), cache)
+        # As an index uint8 would be a mask, and int16 none.
+        return self.decoder(self.require_quantizer().lookup(tokens.long()), cache)
 
     def encode_latents(
         self, clip: Float[Tensor, "B 3 T H W"], cache: Cache | None = None
@@ -136,7 +141,13 @@ class Tokenizer(Configurable, nn.Module, Codec):
         return self.decoder(latents, cache)
 
     def forward(self, clip: Float[Tensor, "B 3 T H W"]) -> Reconstruction:
-        """Encode, quantize and decode, for training."""
+        """Encode, quantize and decode, for training.
+
+        Raises:
+            ValueError: The clip does not fit, as in `encode`; not looked at where this is compiled.
+        """
+        if not torch.compiler.is_compiling():
+            self.check_clip(clip)
         quantized = self.quantizer(self.encoder(clip))
         return Reconstruction(self.decoder(quantized.latents), quantized)
 
@@ -188,7 +199,14 @@ class Tokenizer(Configurable, nn.Module, Codec):
         """
         check_pixels(clip)
         T, H, W = clip.shape[2:]
-        self.num_latent_frames(T if first else T + 1)
+        if first:
+            self.num_latent_frames(T)
+        elif T % self.temporal_stride:
+            s, below = self.temporal_stride, T // self.temporal_stride * self.temporal_stride
+            raise ValueError(
+                f"the chunk has {T} frames, but behind the first one temporal stride {s} needs "
+                f"{s} k; use {f'{below} or ' if below else ''}{below + s}"
+            )
         if H % self.spatial_stride or W % self.spatial_stride:
             raise ValueError(
                 f"clip is {H} x {W} pixels, but height and width must be multiples of the spatial "
@@ -206,7 +224,16 @@ class Tokenizer(Configurable, nn.Module, Codec):
         Called once, before the first step: a plainly initialised projection uses a handful of codes
         and stays with them for minutes, and an output that first has to find the mean brightness
         pushes all latents to one side.
+
+        Raises:
+            ValueError: The batch does not fit, as in `encode`, or is a single latent position.
         """
+        self.check_clip(clip)
+        if clip.shape[0] == clip.shape[2] == 1 and clip[0, 0].numel() == self.spatial_stride**2:
+            raise ValueError(
+                f"clip has shape {tuple(clip.shape)}, so a single latent position, which has no "
+                "deviation; calibrate with more or larger clips"
+            )
         bands = self.encoder.stem(clip)
         deviation = bands.std(dim=(0, 2, 3, 4))[:, None, None, None]
         for stem in (self.encoder.stem, self.decoder.stem):
@@ -223,11 +250,19 @@ class Tokenizer(Configurable, nn.Module, Codec):
     def fingerprint(self) -> str:
         """Hash what decides the tokens: layout, encoder and quantizer, not the decoder."""
         layout = {k: v for k, v in self.config["arguments"].items() if k != "decoder_depths"}
-        return _hash(json.dumps(layout, sort_keys=True), self.encoder, self.quantizer)
+        state = self.encoder.state_dict(), self.quantizer.state_dict()
+        for name in self.quantizer.bookkeeping:
+            del state[1][name]
+        return _hash(json.dumps(layout, sort_keys=True), *state)
+
+    def makes_the_tokens_of(self, other: "Tokenizer") -> bool:
+        """Say whether both make the same tokens or latents, given the same weights."""
+        return self.layout == other.layout and self.quantizer.kind() == other.quantizer.kind()
 
     def decoder_fingerprint(self) -> str:
         """Hash what decides the pixels of given latents."""
-        return _hash(json.dumps(self.config["arguments"], sort_keys=True), self.decoder)
+        layout = json.dumps(self.config["arguments"], sort_keys=True)
+        return _hash(layout, self.decoder.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder_or_hub_id: str | Path) -> "Tokenizer":
@@ -249,10 +284,10 @@ class Tokenizer(Configurable, nn.Module, Codec):
         write_manifest(folder, {"tokenizer_fingerprint": self.fingerprint()})
 
 
-def _hash(layout: str, *parts: nn.Module) -> str:
+def _hash(layout: str, *states: dict[str, Tensor]) -> str:
     digest = hashlib.sha256(layout.encode())
-    for part in parts:
-        for name, value in sorted(part.state_dict().items()):
+    for state in states:
+        for name, value in sorted(state.items()):
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

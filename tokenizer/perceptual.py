@@ -82,6 +82,12 @@ class LPIPS(nn.Module):
         self, clip: Float[Tensor, "B 3 T H W"], truth: Float[Tensor, "B 3 T H W"]
     ) -> Float[Tensor, ""]:
         """Return the mean distance of all frames of clips in [-1, 1], in float32."""
+        least = 2 ** (len(STAGES) - 1)  # it is halved between the stages
+        if min(clip.shape[3:]) < least:
+            raise ValueError(
+                f"clip is {clip.shape[3]} x {clip.shape[4]} pixels, but LPIPS needs {least} each "
+                "way; use larger clips or leave the perceptual loss out"
+            )
         with torch.autocast(clip.device.type, enabled=False):
             with torch.no_grad():
                 theirs = self._taps(truth.float())
@@ -117,12 +123,18 @@ def read_weights(path: str) -> dict[str, Tensor]:
     try:
         if Path(path).suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{path} cannot be read as weights ({error}); give a .safetensors file or a .pth of "
             "tensors alone, or leave it out to go without the perceptual loss"
         ) from error
+    if not isinstance(state, dict) or not all(isinstance(x, Tensor) for x in state.values()):
+        raise ValueError(
+            f"{path} holds something else than tensors under their names; save the state_dict of "
+            "the network alone"
+        )
+    return state
 
 
 def _load(module: nn.Module, state: dict[str, Tensor]) -> None:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from tokenizer.bottleneck import Bottleneck
 from tokenizer.model import Tokenizer
-from tokenizer.quantizers import Bottleneck
 
 PRESETS: dict[str, dict[str, Any]] = {
     # The demo's: coarse patches at once, so that a laptop trains it in minutes.

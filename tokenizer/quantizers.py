@@ -1,4 +1,4 @@
-"""Bottlenecks between encoder and decoder, behind one interface.
+"""Bottlenecks between encoder and decoder.
 
 Three quantizers turn latents into integers and back: FSQ (Mentzer et al. 2023, arXiv 2309.15505,
 through vector-quantize-pytorch), LFQ (Yu et al. 2023, arXiv 2310.05737) and VQ (van den Oord et al.
@@ -6,8 +6,7 @@ through vector-quantize-pytorch), LFQ (Yu et al. 2023, arXiv 2310.05737) and VQ 
 """
 
 import math
-from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,50 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import finite_scalar_quantization
 
-from layers.configurable import Configurable
 from layers.processes import all_rows
+from tokenizer.bottleneck import Bottleneck, Quantized, Quantizer
 from tokenizer.entropy import batch_entropy, digit_chances, sample_entropy
 
 ACTIVE = 0.01  # variance of the mean over the data: Burda et al. 2015, arXiv 1509.00519
-
-
-class Quantized(NamedTuple):
-    """What a bottleneck makes of latents.
-
-    `loss` is its own regularisation, 0 where it has none; `stats` is what to log of it.
-    `tokens` is None behind a continuous bottleneck.
-    """
-
-    latents: Float[Tensor, "B D t h w"]
-    tokens: Int[Tensor, "B t h w"] | None
-    loss: Float[Tensor, ""]
-    stats: dict[str, Float[Tensor, ""]]
-
-
-class Bottleneck(Configurable, nn.Module, ABC):
-    """Interface: `input_dim` channels of the encoder to `dim` channels of the decoder."""
-
-    input_dim: int
-    dim: int
-
-    def forward(self, latents: Float[Tensor, "B E t h w"]) -> Quantized:
-        """Apply in float32, whatever autocast says; gradients reach the latents."""
-        with torch.autocast(latents.device.type, enabled=False):
-            return self.apply_to(latents.float())
-
-    @abstractmethod
-    def apply_to(self, latents: Float[Tensor, "B E t h w"]) -> Quantized:
-        """Do what `forward` promises, with float32 latents and autocast off."""
-
-
-class Quantizer(Bottleneck):
-    """Interface: latents of `dim` channels to tokens in [0, `codebook_size`) and back."""
-
-    codebook_size: int
-
-    @abstractmethod
-    def lookup(self, tokens: Int[Tensor, "B t h w"]) -> Float[Tensor, "B D t h w"]:
-        """Return the quantized latents that the tokens stand for."""
 
 
 class DigitQuantizer(Quantizer):
@@ -74,6 +34,7 @@ class DigitQuantizer(Quantizer):
     entropy_weight: float
     diversity: float
     temperature: float
+    for_training = ("entropy_weight", "diversity", "temperature", "commitment_weight")
 
     def entropy_loss(
         self, latents: Float[Tensor, "B D t h w"], levels: list[Float[Tensor, "_"]]
@@ -177,9 +138,10 @@ class LFQ(DigitQuantizer):
 class VQ(Quantizer):
     """Vector quantization: a codebook that follows the latents as a moving average.
 
-    Codes that fall out of use move onto latents of the batch. All of the state is in buffers, so a
-    resumed run goes on with its codebook, and every process computes the same from the latents of
-    all. In eval mode the codebook does not move.
+    Codes that no latent chooses for long move onto latents of the batch; one that is chosen now and
+    then, however seldom, stays. All of the state is in buffers, so a resumed run goes on with its
+    codebook, and every process computes the same from the latents of all. In eval mode the codebook
+    does not move.
 
     Args:
         codebook_size: Codes.
@@ -187,13 +149,18 @@ class VQ(Quantizer):
         l2: Compare directions only (Yu et al. 2021, arXiv 2110.04627).
         decay: Of the moving averages.
         commitment_weight: Weight of the distance between latents and codes.
-        restart_share: Codes used less than this share of the mean are moved.
+        restart_share: A code is moved once so many steps passed without use that less than this
+            share of its count is left. By default 69 steps at a decay of 0.99: a codebook settles
+            within the first hundreds, and codes lost there are never found again. 0: never.
     """
 
     codebook: Tensor
     counts: Tensor
     sums: Tensor
+    idle: Tensor
     updates: Tensor
+    bookkeeping = ("idle",)
+    for_training = ("decay", "commitment_weight", "restart_share")
 
     def __init__(
         self,
@@ -202,7 +169,7 @@ class VQ(Quantizer):
         l2: bool = False,
         decay: float = 0.99,
         commitment_weight: float = 0.25,
-        restart_share: float = 0.05,
+        restart_share: float = 0.5,
     ) -> None:
         super().__init__()
         if codebook_size < 2 or dim < 1:
@@ -215,7 +182,9 @@ class VQ(Quantizer):
         self.register_buffer("codebook", torch.zeros(codebook_size, dim))
         self.register_buffer("counts", torch.zeros(codebook_size))
         self.register_buffer("sums", torch.zeros(codebook_size, dim))
+        self.register_buffer("idle", torch.zeros(codebook_size))  # steps since each was chosen
         self.register_buffer("updates", torch.tensor(0))  # 0: the codebook is still to be drawn
+        self.register_load_state_dict_pre_hook(_add_idle)
 
     def apply_to(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
         b, _, t, h, _ = latents.shape
@@ -256,10 +225,11 @@ class VQ(Quantizer):
         self.counts.lerp_(counts, 1 - self.decay)
         sums = torch.zeros_like(self.sums).index_add_(0, indices, rows)
         self.sums.lerp_(sums, 1 - self.decay)
-        dead = self.counts < self.restart_share * self.counts.mean()
+        self.idle.add_(1).masked_fill_(counts > 0, 0)
+        dead = self.decay**self.idle < self.restart_share
         if dead.any():
             self.sums[dead] = self._draw(rows, int(dead.sum())) * self.counts.mean()
-            self.counts[dead] = self.counts.mean()
+            self.counts[dead], self.idle[dead] = self.counts.mean(), 0
         codebook = self.sums / self.counts[:, None]
         self.codebook.copy_(F.normalize(codebook, dim=1) if self.l2 else codebook)
         self.updates += 1
@@ -274,6 +244,12 @@ class VQ(Quantizer):
         return rearrange(self.codebook[tokens], "b t h w d -> b d t h w")
 
 
+def _add_idle(quantizer: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Take a codebook saved before its unused steps were counted."""
+    assert isinstance(quantizer, VQ)
+    state.setdefault(f"{prefix}idle", torch.zeros_like(quantizer.idle))
+
+
 class KL(Bottleneck):
     """Continuous bottleneck: a Gaussian a position, drawn from in training, its mean otherwise.
 
@@ -281,6 +257,8 @@ class KL(Bottleneck):
         dim: Channels of a latent.
         weight: Weight of the divergence from a standard Gaussian, in nats a channel.
     """
+
+    for_training = ("weight",)
 
     def __init__(self, dim: int = 8, weight: float = 1e-4) -> None:
         super().__init__()
@@ -294,7 +272,7 @@ class KL(Bottleneck):
         channels = nats.mean(dim=(0, 2, 3, 4))
         stats = {
             "nats_per_latent": channels.sum().detach(),
-            "active_dims": (mean.var(dim=(0, 2, 3, 4)) > ACTIVE).sum().float(),
+            "active_dims": (mean.var(dim=(0, 2, 3, 4), correction=0) > ACTIVE).sum().float(),
         }
         z = mean + torch.randn_like(mean) * (log_variance / 2).exp() if self.training else mean
         return Quantized(z, None, self.weight * channels.mean(), stats)

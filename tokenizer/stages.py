@@ -31,7 +31,7 @@ def start(tokenizer: Tokenizer, folder: Path, trained: Trained = "all") -> None:
     source = Tokenizer.from_pretrained(folder)
     if not source.calibrated:
         raise ValueError(f"the tokenizer in {folder} was never trained; give one that was")
-    if source.temporal_stride == 1 < tokenizer.temporal_stride:
+    if _sees_less_time(source, tokenizer):
         image, source = source, build(tokenizer.config)
         inflate(image, source)
     try:
@@ -41,8 +41,14 @@ def start(tokenizer: Tokenizer, folder: Path, trained: Trained = "all") -> None:
             f"the tokenizer in {folder} does not fit this one: {error}; use its arguments, which "
             "its config.json holds"
         ) from error
-    if trained == "decoder" and tokenizer.fingerprint() != source.fingerprint():
+    if trained == "decoder" and not tokenizer.makes_the_tokens_of(source):
         raise ValueError(
             f"the tokenizer in {folder} makes other tokens than this one with the same weights; "
             "give this one its quantizer, patch, wavelet and temporal_window"
         )
+
+
+def _sees_less_time(image: Tokenizer, video: Tokenizer) -> bool:
+    """Say whether one has no temporal stride, and the other has, or attention over time alone."""
+    attentive = video.layout.temporal_window > 0 == image.layout.temporal_window
+    return image.temporal_stride == 1 and (video.temporal_stride > 1 or attentive)

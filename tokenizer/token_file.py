@@ -7,6 +7,7 @@ little-endian.
 """
 
 import json
+import math
 import os
 import struct
 import zlib
@@ -45,15 +46,29 @@ class TokenInfo(NamedTuple):
         """Smallest unsigned type that holds every token."""
         return np.min_scalar_type(self.codebook_size - 1).newbyteorder("<")
 
+    def check(self) -> None:
+        """Raise ValueError where no video is like this."""
+        h, w = self.grid
+        if min(h, w, self.height, self.width, self.codebook_size) < 1:
+            raise ValueError(f"{self} is impossible: sizes must be at least 1")
+        if not 0 < self.fps < math.inf:
+            raise ValueError(
+                f"fps is {self.fps}, but must be above 0 and finite; give the frames a second"
+            )
+
 
 class TokenWriter:
     """Write a token file piece by piece.
 
     `num_frames`, the frames of the video without padding, has to be set before the `with` block
     ends. Then the file appears under its name, and not at all if anything fails.
+
+    Raises:
+        ValueError: `info` is such as no reader would take.
     """
 
     def __init__(self, path: str | Path, info: TokenInfo) -> None:
+        info.check()
         self.path, self.info, self.num_frames = Path(path), info, 0
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._checksum = 0
@@ -170,9 +185,7 @@ class TokenReader:
             if (kind, version) != (_FORMAT, _VERSION):
                 raise ValueError(f"{kind!r} version {version}")
             info = TokenInfo(**{**head, "grid": tuple(head["grid"])})
-            h, w = info.grid
-            if min(h, w, info.height, info.width, info.codebook_size) < 1 or not info.fps > 0:
-                raise ValueError(f"{info} is impossible")
+            info.check()
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{self.path} does not begin like a token file of version {_VERSION} ({error}); "

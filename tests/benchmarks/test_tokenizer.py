@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import tokenizer, tokenizer_study
 from data import Shapes
@@ -21,13 +22,30 @@ def test_rows_are_written_with_their_keys(tmp_path):
     assert 0.1 < row["peak_gb"] < 8
 
 
-def test_the_operations_of_a_layer_are_counted_right():
-    model, clip = preset("tiny", FSQ([5, 5])), torch.zeros(1, 3, 5, 32, 32)
-    rows = {name: (parameters, flops) for name, parameters, flops in tokenizer.stages(model, clip)}
-    parameters, flops = rows["encoder.conv_in (CausalConv3d)"]
-    assert parameters == 96 * 128 * 9 + 128
-    assert flops * 1e9 == 2 * 96 * 128 * 9 * (3 * 8 * 8)
-    assert sum(p for p, _ in rows.values()) == sum(p.numel() for p in model.parameters())
+def test_each_stage_is_counted_right():
+    model, clip = preset("tiny", FSQ([5, 5])).eval(), torch.zeros(1, 3, 5, 32, 32)
+    rows = {row.name.split()[0]: row for row in tokenizer.stages(model, clip)}
+    first = rows["encoder.conv_in"]
+    assert first.parameters == 96 * 128 * 9 + 128
+    assert first.gflop * 1e9 == 2 * 96 * 128 * 9 * (3 * 8 * 8)
+    assert first.megabytes * 1e6 == (96 + 128) * (3 * 8 * 8) * 4
+    for stem in ("encoder.stem", "decoder.stem"):  # which runs backwards
+        assert rows[stem].gflop * 1e9 == 2 * 96 * 96 * (3 * 8 * 8)
+    assert all(0 < row.milliseconds < 1e4 for row in rows.values())
+    assert sum(row.parameters for row in rows.values()) == sum(
+        p.numel() for p in model.parameters()
+    )
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.decode(model.encode(clip))
+    assert sum(row.gflop for row in rows.values()) * 1e9 == pytest.approx(counter.get_total_flops())
+
+
+def test_memory_counts_what_is_alive_at_once():
+    with tokenizer.Memory() as memory:
+        kept = torch.zeros(1000)  # 4 kB
+        for _ in range(3):
+            kept.view(10, 100).add(1).mul_(2)  # a view and what is done in place add none
+    assert (memory.alive, memory.peak) == (4000, 8000)
 
 
 @pytest.mark.parametrize("bottleneck", [FSQ([5, 5]), KL(3)], ids=["FSQ", "KL"])

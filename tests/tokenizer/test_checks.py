@@ -1,11 +1,11 @@
 """Bad input meets a sentence with the remedy, also where no type checker runs before it."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
 
-from tokenizer import LatentCodec, TiledTokenizer
+from data.datamodule import Batch
+from tokenizer import FSQ, LFQ, VQ, LatentCodec, TiledTokenizer, Tokenizer, TokenizerModule
 from tokenizer.codec import encode_file, encode_video
 
 CLIPS = {
@@ -26,6 +26,7 @@ CLIPS = {
 }
 TOKENS = {
     "float": (lambda tokens: tokens.float(), "integers"),
+    "bool": (lambda tokens: tokens > 0, "integers"),
     "negative": (lambda tokens: tokens - 200, "codebook has 200 codes"),
     "too large": (lambda tokens: tokens * 0 + 200, "codebook has 200 codes"),
     "no frame": (lambda tokens: tokens[:, :0], r"\(B, t, h, w\)"),
@@ -45,14 +46,6 @@ FRAMES = {
 }
 
 
-@pytest.fixture
-def _without_types():
-    """Run as a user does: without the checker of shapes that tests put before every function."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 @pytest.mark.usefixtures("_without_types")
 @pytest.mark.parametrize("name", CLIPS)
 def test_a_clip_that_does_not_fit_is_refused(tiny_tokenizer, clip, name):
@@ -68,6 +61,27 @@ def test_a_stream_refuses_the_same_clips(tiny_tokenizer, clip, name):
         list(tiny_tokenizer.stream_encode([CLIPS[name][0](clip)]))
 
 
+@pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("name", CLIPS)
+def test_training_refuses_the_same_clips_before_anything_is_calibrated(continuous, clip, name):
+    """A clip of NaN once left NaN in the stems, calibrated for good."""
+    module = TokenizerModule(continuous, 1)
+    continuous.calibrated.fill_(False)
+    before = {name: value.clone() for name, value in continuous.state_dict().items()}
+    change, words = CLIPS[name]
+    with pytest.raises(ValueError, match=words):
+        module.objective(Batch(change(clip), [""]))
+    with pytest.raises(ValueError, match=words):
+        continuous(change(clip))
+    assert all(torch.equal(before[name], x) for name, x in continuous.state_dict().items())
+
+
+def test_a_single_latent_position_calibrates_nothing(tiny_tokenizer):
+    with pytest.raises(ValueError, match="single latent position"):
+        tiny_tokenizer.calibrate(torch.zeros(1, 3, 1, 8, 8))
+
+
 @pytest.mark.usefixtures("_without_types")
 @pytest.mark.parametrize("name", TOKENS)
 def test_tokens_that_do_not_fit_are_refused(tiny_tokenizer, name):
@@ -77,6 +91,20 @@ def test_tokens_that_do_not_fit_are_refused(tiny_tokenizer, name):
         tiny_tokenizer.decode(tokens)
     with pytest.raises(ValueError, match=r"."):
         list(tiny_tokenizer.stream_decode([tokens]))
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
+@pytest.mark.parametrize("quantizer", [FSQ([8, 5, 5]), LFQ(7), VQ(200)], ids=["FSQ", "LFQ", "VQ"])
+def test_tokens_of_every_integer_type_decode_alike(quantizer, dtype):
+    tokenizer = Tokenizer(
+        quantizer, channels=[16, 32], encoder_depths=[1, 1], decoder_depths=[1, 1]
+    ).eval()
+    for p in [*tokenizer.parameters(), *tokenizer.quantizer.buffers()]:
+        if p.is_floating_point():
+            torch.nn.init.normal_(p, std=0.1)
+    tokens = torch.randint(quantizer.codebook_size, (1, 2, 4, 4))
+    assert torch.equal(tokenizer.decode(tokens.to(dtype)), tokenizer.decode(tokens))
 
 
 @pytest.mark.usefixtures("_without_types")

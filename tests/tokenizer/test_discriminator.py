@@ -74,6 +74,14 @@ def test_a_clip_too_small_for_the_depth_is_refused():
         judge()(clip(1, size=2))
 
 
+@pytest.mark.usefixtures("_without_types")
+def test_a_norm_or_a_loss_that_there_is_not_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"norm is 'batch'.*\['group', 'spectral'\]"):
+        judge(norm="batch")
+    with pytest.raises(ValueError, match=r"loss is 'wgan'.*\['hinge', 'non-saturating'\]"):
+        adversary(loss="wgan")
+
+
 @pytest.mark.parametrize("loss", ["hinge", "non-saturating"])
 def test_the_generators_loss_comes_from_the_discriminators(loss):
     """A peer's takes the frames themselves for logits, so the discriminator is never asked."""

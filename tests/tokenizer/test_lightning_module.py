@@ -1,6 +1,8 @@
 """What a step of a tokenizer's training minimises: each loss once, none forgotten."""
 
+import copy
 import math
+import warnings
 
 import lightning
 import pytest
@@ -10,6 +12,8 @@ from data.datamodule import Batch
 from tokenizer import FSQ, KL, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
 from tokenizer.lightning_module import LPIPS
 from tokenizer.losses import reconstruction_loss
+from training.adversary import turn_of
+from training.precision import autocast
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
 
@@ -40,6 +44,24 @@ def adversary(**arguments):
 def batch():
     generator = torch.Generator().manual_seed(1)
     return Batch(torch.rand(2, 3, 5, 16, 16, generator=generator) * 2 - 1, ["", ""])
+
+
+def fit(one, batch, root):
+    """Train to the end on copies of a batch; return what was logged."""
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=root,
+    )
+    loader = torch.utils.data.DataLoader([batch] * one.max_steps, batch_size=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(one, loader)
+    return trainer.callback_metrics
 
 
 def gradients(loss, network):
@@ -90,6 +112,48 @@ def test_the_adversary_is_not_even_asked_before_its_start(batch):
     assert len(calls) == 4
 
 
+def test_a_step_that_keeps_no_activations_is_the_same_and_runs_each_block_twice(batch, tmp_path):
+    ends, counts = [], []
+    for keep in (True, False):
+        one, calls = module(keep_activations=keep), []
+        one.max_steps = 1
+        for block in one.tokenizer.decoder.blocks:
+            block.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        fit(one, batch, tmp_path)
+        ends.append(one.state_dict())
+        counts.append(len(calls))
+    assert counts[1] == 2 * counts[0] == 2 * len(one.tokenizer.decoder.blocks)
+    for name, value in ends[0].items():
+        torch.testing.assert_close(value, ends[1][name])
+
+
+def norm_of(loss, network):
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    parts = torch.autograd.grad(loss, parameters)
+    return torch.cat([g.flatten() for g in parts]).norm()
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning's own
+def test_a_step_logs_the_gradients_of_both_networks_and_the_codes_in_use(batch, tmp_path):
+    one = module(adversary=adversary(start_step=0))
+    one.max_steps = 1
+    twin = copy.deepcopy(one)
+    logged = fit(one, batch, tmp_path)
+    with autocast(batch.clip.device):
+        objective = twin.objective(batch)
+        tokens = twin.tokenizer(batch.clip).quantized.tokens
+        assert objective.reply is not None
+        assert twin.adversary is not None
+        with turn_of(twin.adversary):
+            reply = objective.reply().loss
+            norms = [norm_of(objective.loss, twin.tokenizer), norm_of(reply, twin.adversary)]
+    near = {"rel": 1e-3}
+    assert logged["train/gradient_norm"].item() == pytest.approx(norms[0].item(), **near)
+    assert logged["train/adversary_gradient_norm"].item() == pytest.approx(norms[1].item(), **near)
+    used = tokens.unique().numel() / 200
+    assert logged["train/codes_used"].item() == pytest.approx(used)
+
+
 def test_without_weights_the_perceptual_loss_is_off_and_says_so_once(caplog):
     one = module()
     with caplog.at_level("INFO"):
@@ -124,6 +188,8 @@ def test_a_validation_says_what_a_pixel_costs(bottleneck, batch, tmp_path):
         bits = latents * math.log2(25) / (frames * height * width)
         assert figures["val/bits_per_pixel"] == pytest.approx(bits)
         assert 1 <= figures["val/perplexity"] <= 25
+        tokens = tokenizer.encode(batch.clip)
+        assert figures["val/code_usage"] == pytest.approx(tokens.unique().numel() / 25)
     else:
         assert figures["val/nats_per_pixel"] > 0
         assert 0 <= figures["val/active_dims"] <= 3

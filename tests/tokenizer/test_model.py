@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layers.configurable import build
-from tokenizer import FSQ, KL, Tokenizer
+from tokenizer import FSQ, KL, VQ, Tokenizer
 from tokenizer.presets import preset
 
 STRIDE = 4
@@ -71,6 +71,18 @@ def test_checkpointing_changes_no_gradient(clip):
         torch.testing.assert_close(kept, computed_twice)
 
 
+def test_checkpointing_changes_no_gradient_of_a_stream(clip):
+    gradients = []
+    for keep in (True, False):
+        tokenizer, cache = variant("attentive", clip), {}
+        tokenizer.keep_activations(keep)
+        parts = [tokenizer.encoder(part, cache) for part in clip.split([1, 8, 8], dim=2)]
+        torch.cat(parts, dim=2).square().mean().backward()
+        gradients.append([p.grad for p in tokenizer.encoder.parameters()])
+    for kept, computed_twice in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, computed_twice)
+
+
 @pytest.mark.parametrize(
     ("patch", "strides", "frames", "grid"),
     [
@@ -92,6 +104,21 @@ def test_compression_is_a_matter_of_configuration(clip, patch, strides, frames, 
     tokens = tokenizer.encode(clip[:, :, :frames])
     assert tokens.shape[1:] == grid
     assert tokenizer.decode(tokens).shape[2:] == (frames, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"patch": [2]}, r"patch is \[2\].*\(temporal, spatial\)"),
+        ({"patch": [0, 4]}, r"patch is \[0, 4\].*at least 1"),
+        ({"strides": [[2]]}, r"strides is \[\[2\]\].*\(temporal, spatial\)"),
+        ({"strides": [[0, 2]]}, r"strides is \[\[0, 2\]\].*at least 1"),
+        ({"strides": [[2, 2], [2, 2]]}, "one stride fewer"),
+    ],
+)
+def test_factors_that_are_none_are_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        Tokenizer(FSQ([5, 5]), **wrong)
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("tiny", 5, 10), ("base", 100, 160)])
@@ -202,6 +229,17 @@ def test_the_fingerprint_covers_the_encoder_and_not_the_decoder(tiny_tokenizer):
     assert tiny_tokenizer.fingerprint() != before
 
 
+def test_fingerprints_stay_those_that_are_written_down_in_model_folders():
+    quantizer, depths = VQ(4, dim=2, restart_share=0.05), [1, 1]
+    tokenizer = Tokenizer(
+        quantizer, [1, 2], [2, 2], [[1, 1]], encoder_depths=depths, decoder_depths=depths
+    )
+    for value in tokenizer.state_dict().values():
+        value.fill_(1)
+    assert tokenizer.fingerprint() == "9fd87c399fde1edd"
+    assert tokenizer.decoder_fingerprint() == "b1e9c2096a401f02"
+
+
 def test_the_fingerprint_tells_levels_of_another_order_apart():
     """Both have the same weights, and give other tokens."""
     first, second = (Tokenizer(FSQ(levels), channels=[16, 32]) for levels in ([5, 3], [3, 5]))
@@ -221,6 +259,15 @@ def test_the_fingerprint_tells_levels_of_another_order_apart():
 def test_a_clip_that_does_not_fit_is_refused(tiny_tokenizer, clip, change, words):
     with pytest.raises(ValueError, match=words):
         tiny_tokenizer.encode(change(clip))
+
+
+@pytest.mark.parametrize(("frames", "remedy"), [(3, "use 4$"), (7, "use 4 or 8$")])
+def test_a_later_chunk_of_a_wrong_length_is_told_its_own_rule(tiny_tokenizer, clip, frames, remedy):
+    cache: dict = {}
+    tiny_tokenizer.encode(clip[:, :, :5], cache)
+    with pytest.raises(ValueError, match=f"has {frames} frames.*needs 4 k; {remedy}"):
+        tiny_tokenizer.encode(clip[:, :, :frames], cache)
+    tiny_tokenizer.encode(clip[:, :, :4], cache)
 
 
 def test_tokens_of_another_codebook_are_refused(tiny_tokenizer):

@@ -150,7 +150,17 @@ def test_a_file_that_is_something_else_is_refused(tmp_path):
     torch.save({"features.0.weight": Path("here")}, dangerous)
     with pytest.raises(ValueError, match="tensors alone"):
         Perceptual(str(dangerous)).load()
+    for value in (torch.ones(3), {"state_dict": random_vgg(), "epoch": 3}):
+        torch.save(value, tmp_path / "no_state.pth")
+        with pytest.raises(ValueError, match="tensors under their names"):
+            Perceptual(str(tmp_path / "no_state.pth")).load()
     other = tmp_path / "other.pth"
     torch.save(random_heads(), other)
     with pytest.raises(ValueError, match="torchvision's VGG16"):
         Perceptual(str(other)).load()
+
+
+def test_clips_too_small_for_the_network_are_refused(lpips):
+    with pytest.raises(ValueError, match=r"8 x 32 pixels.*needs 16 each way"):
+        lpips(torch.zeros(1, 3, 1, 8, 32), torch.zeros(1, 3, 1, 8, 32))
+    assert lpips(torch.zeros(1, 3, 1, 16, 16), torch.zeros(1, 3, 1, 16, 16)) == 0

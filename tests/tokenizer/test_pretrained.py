@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from layers import storage
+from pipeline import VideoPipeline
 from tokenizer import Tokenizer
 
 
@@ -43,6 +45,38 @@ def test_a_damaged_file_is_named(pipe, tmp_path, whole):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"model\.safetensors"):
         Tokenizer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [LocalEntryNotFoundError("no connection\nand more"), HFValidationError("no connection")],
+    ids=["offline", "no name"],
+)
+def test_a_typing_error_in_a_folder_is_called_so_even_offline(monkeypatch, error):
+    def download(name, allow_patterns):
+        raise error
+
+    monkeypatch.setattr(storage, "snapshot_download", download)
+    with pytest.raises(ValueError, match=r"runs/typo is neither a folder nor.*\(no connection\)"):
+        Tokenizer.from_pretrained("runs/typo")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_folder_may_be_the_clone_of_a_repository(pipe, tmp_path, whole):
+    """What was there before is not the model's, and may change after."""
+    for name in ("README.md", ".gitattributes", ".git/HEAD", ".git/objects/00/1"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("old")
+    (pipe if whole else pipe.tokenizer).save_pretrained(tmp_path)
+    files = json.loads((tmp_path / "manifest.json").read_text())["files"]
+    own = ["config.json", "model.safetensors"]
+    parts = {f"{part}/{name}" for part in ("tokenizer", "prior") for name in own}
+    assert set(files) == ({*parts, "prior/text.model"} if whole else {*own})
+    (tmp_path / "README.md").write_text("new")
+    (tmp_path / ".git" / "HEAD").unlink()
+    assert Tokenizer.from_pretrained(tmp_path).fingerprint() == pipe.tokenizer.fingerprint()
+    if whole:
+        VideoPipeline.from_pretrained(tmp_path)
 
 
 def test_what_is_no_tokenizer_is_refused(pipe, tmp_path):

@@ -9,18 +9,18 @@ from torch.utils.data import DataLoader
 
 from data.datamodule import Batch
 from pipeline import VideoPipeline
-from tokenizer import VQ, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
+from tokenizer import FSQ, KL, LFQ, VQ, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
 from tokenizer.inflation import image_counterpart, spatial_parameters
 from tokenizer.stages import start
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
 
 
-def tokenizer(**arguments):
+def tokenizer(quantizer=None, channels=(16, 32), **arguments):
     torch.manual_seed(0)
     return Tokenizer(
-        VQ(32, dim=4),
-        channels=[16, 32],
+        VQ(32, dim=4) if quantizer is None else quantizer,
+        channels=list(channels),
         encoder_depths=[1, 1],
         decoder_depths=[1, 1],
         **arguments,
@@ -98,6 +98,34 @@ def test_a_second_stage_of_other_tokens_is_refused(tmp_path):
         start(other, tmp_path / "first", "decoder")
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (FSQ([5, 5], entropy_weight=0.2), FSQ([5, 5], diversity=2.0, temperature=1.0)),
+        (LFQ(4), LFQ(4, entropy_weight=0.0, commitment_weight=1.0)),
+        (VQ(32, dim=4), VQ(32, dim=4, decay=0.9, restart_share=0.05, commitment_weight=1.0)),
+        (KL(3), KL(3, weight=0.1)),
+    ],
+    ids=["FSQ", "LFQ", "VQ", "KL"],
+)
+def test_losses_of_the_quantizer_make_no_other_tokens(before, after, tmp_path):
+    first = saved(tokenizer(quantizer=before), tmp_path)
+    second = tokenizer(quantizer=after, patch=[2, 4])
+    start(second, tmp_path, "decoder")
+    clip = torch.rand(1, 3, 5, 64, 64) * 2 - 1
+    ours, theirs = (one.eval().encode_latents(clip).latents for one in (second, first))
+    assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "other", [{"quantizer": FSQ([3, 5])}, {"quantizer": FSQ([5, 3]), "wavelet": False}]
+)
+def test_levels_or_a_stem_of_another_order_make_other_tokens(other, tmp_path):
+    saved(tokenizer(quantizer=FSQ([5, 3])), tmp_path)
+    with pytest.raises(ValueError, match="makes other tokens"):
+        start(tokenizer(**other), tmp_path, "decoder")
+
+
 def test_a_stage_starts_from_a_tokenizer_alone(tmp_path):
     first = saved(tokenizer(), tmp_path / "first")
     first.save_pretrained(tmp_path / "alone")
@@ -151,6 +179,19 @@ def test_an_image_tokenizer_is_inflated_and_only_its_time_may_learn(tmp_path):
             assert torch.equal(p, video.get_parameter(name)), name
     past = [p for p in video.parameters() if p.ndim == 5 and p.shape[2] > 1]
     assert all(bool(kernel[:, :, 0].any()) for kernel in past)
+
+
+def test_an_image_tokenizer_is_inflated_where_attention_alone_sees_time(tmp_path):
+    shape = {"patch": [1, 4], "strides": [[1, 2]], "channels": [16, 64], "temporal_window": 3}
+    image = saved(image_counterpart(tokenizer(**shape)), tmp_path)
+    video = tokenizer(**shape)
+    start(video, tmp_path, "temporal")
+    clip = torch.rand(1, 3, 1, 32, 32) * 2 - 1
+    torch.testing.assert_close(video.encoder(clip), image.encoder(clip))
+    again = tokenizer(**shape)
+    VideoPipeline(video, size=32, fps=8.0).save_pretrained(tmp_path / "video")
+    start(again, tmp_path / "video")
+    assert again.fingerprint() == video.fingerprint()
 
 
 def test_a_stage_says_what_it_lacks(tmp_path):

@@ -127,6 +127,15 @@ def test_a_block_that_claims_much_fills_no_memory(tmp_path):
         TokenReader(path)
 
 
+@pytest.mark.parametrize("fps", [0.0, -8.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused_before_anything_is_written(tmp_path, fps):
+    with pytest.raises(ValueError, match=r"fps is .*give the frames a second"):
+        TokenWriter(tmp_path / "new" / "clip.tokens", INFO._replace(fps=fps))
+    with pytest.raises(ValueError, match="impossible"):
+        TokenWriter(tmp_path / "new" / "clip.tokens", INFO._replace(height=0))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("tokens", "num_frames", "words"),
     [
