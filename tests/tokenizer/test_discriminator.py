@@ -50,6 +50,19 @@ def test_images_and_clips_of_any_length_are_judged(temporal, frames):
     assert judge(temporal=temporal)(clip(frames)).shape[0] == 2
 
 
+@pytest.mark.parametrize("frames", [1, 3, 5, 9])
+@pytest.mark.parametrize("temporal", [False, True])
+def test_gradients_in_bfloat16_are_those_in_float32_nearly(temporal, frames):
+    """Those of the last layers over 2 frames were memory that nobody wrote, NaN now and then."""
+    one, gradients = judge(temporal=temporal), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = one(clip(frames)).square().mean()
+        gradients.append(torch.autograd.grad(loss, list(one.parameters())))
+    for exact, near in zip(*gradients, strict=True):
+        assert (near - exact).norm() <= 0.1 * exact.norm()
+
+
 def test_spectral_norm_bounds_every_layer():
     one = judge(norm="spectral")
     for layer in one.modules():
