@@ -19,7 +19,8 @@ def test_the_demo_trains_exports_and_samples(fit, tmp_path):
     tokenizer, model = str(tmp_path / "tokenizer"), str(tmp_path / "model")
     root = [*STEPS, f"--trainer.default_root_dir={tmp_path}"]
     fit("demo_tokenizer", *root, f"--export={tokenizer}")
-    for prior in ("demo_prior", "demo_maskgit"):
+    systems = "magvit", "phenaki", "videopoet", "maskvit", "lwm"
+    for prior in ("demo_prior", "demo_maskgit", *(f"demo_{name}" for name in systems)):
         fit(prior, *root, f"--export={model}", f"--model.init_args.tokenizer_folder={tokenizer}")
         pipe = VideoPipeline.from_pretrained(model)
         videos = pipe.generate(["a red circle moving left"], num_frames=5)
