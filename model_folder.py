@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import torch
 
 from diffusion.decoder import DiffusionDecoder
-from layers.storage import find_model, load_module, read_manifest, save_module, write_manifest
+from layers.storage import TEXT, find_model, load_module, read_manifest, save_module, write_manifest
 from lm.condition import Condition
 from lm.generation import Codec
 from lm.latent_prior import LatentPrior
@@ -105,7 +105,7 @@ class ModelFolder:
         def read(name: str) -> Any:
             return load_module(folder / name) if (folder / name).is_dir() else None
 
-        pieces, encoder = folder / "prior" / "text.model", facts.get("text_encoder")
+        pieces, encoder = folder / "prior" / TEXT, facts.get("text_encoder")
         models = cls(
             load_module(folder / "tokenizer"),
             facts["size"],
@@ -130,9 +130,9 @@ class ModelFolder:
             if part is not None:
                 save_module(part, folder / name)
         if self.text is not None:
-            (folder / "prior" / "text.model").write_bytes(self.text.model)
+            (folder / "prior" / TEXT).write_bytes(self.text.model)
         else:
-            (folder / "prior" / "text.model").unlink(missing_ok=True)
+            (folder / "prior" / TEXT).unlink(missing_ok=True)
         facts = {"size": self.size, "fps": self.fps}
         facts |= {"tokenizer_fingerprint": self.tokenizer.fingerprint()}
         if self.guide_tokenizer is not None:

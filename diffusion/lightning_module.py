@@ -19,7 +19,7 @@ from diffusion.distillation import distillation_loss
 from diffusion.inflation import freeze_space, inflate
 from evaluation.pixel import FramePSNR
 from layers.processes import all_rows
-from layers.storage import load_module, read_manifest
+from layers.storage import TEXT, load_module, read_manifest
 from lm.text import TextTokenizer
 from tokenizer import Tokenizer
 from training.ema import EMA
@@ -122,7 +122,7 @@ class DiffusionDecoderModule(TrainedModule):
 
     def _read_pieces(self) -> TextTokenizer:
         """Return the text pieces of the prior, whose vocabulary the decoder shares."""
-        path = Path(self.tokenizer_folder) / "prior" / "text.model"
+        path = Path(self.tokenizer_folder) / "prior" / TEXT
         if not path.is_file():
             raise ValueError(
                 f"the decoder reads text, but {path} does not exist; give the folder of a model "

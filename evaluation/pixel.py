@@ -45,8 +45,8 @@ def frame_ssim(prediction: Clips, target: Clips) -> PerFrame:
     height, width = target.shape[2:4]
     if min(height, width) < SSIM_WINDOW:
         raise ValueError(
-            f"target is {height}x{width}, but the 11x11 window needs at least 11 pixels each "
-            "way; compare larger pictures"
+            f"target is {height}x{width}, but the {SSIM_WINDOW}x{SSIM_WINDOW} window needs at "
+            f"least {SSIM_WINDOW} pixels each way; compare larger pictures"
         )
     pairs = zip(prediction, target, strict=True)
     return torch.stack([_ssim(clip, truth) for clip, truth in pairs])  # one clip's memory at a time

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxtyping
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -44,6 +45,20 @@ SMALL = [
     "{num_frames: 5, batch_size: 2, share: 0.5}]",
 ]
 """Options that make the demo's tokenizer tiny."""
+
+
+def quiet_trainer(root: Path, **options: Any) -> lightning.Trainer:
+    """Return a trainer on the CPU that writes nothing, for modules that count their own steps."""
+    return lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=root,
+        **options,
+    )
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Any sequence of numbers may stand before the video: here loudness moves an object."""
 
-import lightning
 import pytest
 import torch
 from einops import rearrange, reduce
@@ -10,6 +9,7 @@ from data.schedule import Stage, Window
 from data.source import ClipSource, Place, Sample
 from lm import AutoregressivePrior, Condition, Inputs, PriorModule, Sampling, Transformer
 from pipeline import VideoPipeline
+from tests.conftest import quiet_trainer
 from training.module import Recipe
 
 FRAMES, COLUMNS, SAMPLES = 3, 4, 400
@@ -88,15 +88,7 @@ def lamp_prior():
 def test_features_that_clips_bring_are_learnt_in_training(tmp_path, tiny_tokenizer):
     VideoPipeline(tiny_tokenizer, 32, 8.0).save_pretrained(tmp_path)
     prior, recipe = lamp_prior(), Recipe(learning_rate=0.01, warmup_steps=5)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = quiet_trainer(tmp_path)
     data = VideoDataModule(Lamp(), Lamp(), [Stage(5, 4)], max_steps=80, val_clips=4)
     trainer.fit(PriorModule(prior, str(tmp_path), 80, recipe=recipe), data)
     batch = collate([WindowDataset(Lamp())[Window(index, 5, 0.0)] for index in range(4)])

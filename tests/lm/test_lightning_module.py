@@ -6,7 +6,6 @@ import sys
 import warnings
 from types import SimpleNamespace
 
-import lightning
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 from data.datamodule import Batch
 from lm import AutoregressivePrior, Inputs, MaskGITPrior, PriorModule, Transformer
 from pipeline import VideoPipeline
+from tests.conftest import quiet_trainer
 from tokenizer import VQ, Tokenizer
 
 MIXTURE = {"generate": 2.0, "interpolate": 1.0, "caption": 1.0}
@@ -123,14 +123,7 @@ def test_nothing_of_a_tokenizer_changes_while_a_prior_is_trained(tmp_path, clip)
     tasks, guides = {"generate": 1.0, "upscale": 1.0}, str(tmp_path)
     module = PriorModule(prior, guides, 4, tasks=tasks, guide_tokenizer_folder=guides)
     loader = DataLoader([Batch(clip, [""])] * 4, batch_size=None)  # type: ignore[arg-type]
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = quiet_trainer(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(module, loader, loader)

@@ -1,6 +1,5 @@
 """Prompts as states of a tiny random T5, made here and read from its folder."""
 
-import lightning
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -16,6 +15,7 @@ from lm import (
     Transformer,
 )
 from pipeline import VideoPipeline
+from tests.conftest import quiet_trainer
 from training.module import Recipe
 
 transformers = pytest.importorskip("transformers")
@@ -110,14 +110,7 @@ def test_a_trained_prior_makes_what_its_prompts_say(folder, tmp_path, tiny_token
     before = encoder.encode(PROMPTS)
     tokens = torch.tensor([3, 150])[:, None, None, None].expand(2, 5, 4, 4)
     loader = DataLoader([TokenBatch(tokens, PROMPTS, ())] * 40, batch_size=None)  # type: ignore[arg-type]
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=tmp_path,
-    )
+    trainer = quiet_trainer(tmp_path)
     trainer.fit(module, loader)
     assert torch.equal(encoder.encode(PROMPTS), before)
     condition = Condition([[], []], states=encoder.encode(PROMPTS[::-1]))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data.datamodule import Batch
+from tests.conftest import quiet_trainer
 from tokenizer import FSQ, KL, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
 from tokenizer.lightning_module import LPIPS
 from tokenizer.losses import reconstruction_loss
@@ -48,15 +49,7 @@ def batch():
 
 def fit(one, batch, root):
     """Train to the end on copies of a batch; return what was logged."""
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=root,
-    )
+    trainer = quiet_trainer(root)
     loader = torch.utils.data.DataLoader([batch] * one.max_steps, batch_size=None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -2,13 +2,13 @@
 
 import warnings
 
-import lightning
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from data.datamodule import Batch
 from pipeline import VideoPipeline
+from tests.conftest import quiet_trainer
 from tokenizer import FSQ, KL, LFQ, VQ, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
 from tokenizer.inflation import image_counterpart, spatial_parameters
 from tokenizer.stages import start
@@ -53,17 +53,7 @@ def second_stage(folder, trained="decoder", **arguments):
 def fit(module, root, **arguments):
     clips = torch.rand(12, 3, 5, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
     loader = DataLoader([Batch(clip[None], [""]) for clip in clips], batch_size=None)  # type: ignore[arg-type]
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        val_check_interval=2,
-        num_sanity_val_steps=0,
-        default_root_dir=root,
-    )
+    trainer = quiet_trainer(root, val_check_interval=2, num_sanity_val_steps=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer.fit(module, loader, loader, **arguments)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tests.conftest import quiet_trainer
 from training.checkpoints import Checkpoints
 from training.ema import EMA
 from training.module import Objective, Recipe, TrainedModule
@@ -69,16 +70,7 @@ def trained(module, root, *, ckpt_path=None, last=STEPS):
     for layer in (module.generator, *([module.adversary] if module.adversary else [])):
         layer.reset_parameters()
     module.track_average()
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        max_epochs=-1,
-        callbacks=[StopAfter(last)],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=root,
-    )
+    trainer = quiet_trainer(root, callbacks=[StopAfter(last)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loader = DataLoader(torch.zeros(100, 1), batch_size=1)  # type: ignore[arg-type]
