@@ -12,6 +12,7 @@ evaluate.py ...` shares the clips over processes and gives the same numbers.
 """
 
 import argparse
+import atexit
 import math
 import os
 import sys
@@ -205,6 +206,7 @@ def _join() -> tuple[int, int]:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size > 1 and not distributed.is_initialized():
         distributed.init_process_group("gloo")
+        atexit.register(distributed.destroy_process_group)  # or its threads outlive the interpreter
     return int(os.environ.get("RANK", "0")), world_size
 
 

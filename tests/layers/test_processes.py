@@ -19,6 +19,7 @@ mine = torch.arange(6.0).view(2, 3)[rank].requires_grad_()
 mean = mean_of_processes(mine)
 (mean**2).sum().backward()
 torch.save([mean.detach(), mine.grad, all_rows(mine[None].detach())], f"{out}{rank}.pt")
+distributed.destroy_process_group()
 """
 
 
