@@ -2,7 +2,8 @@
 
 Every task on held-out captioned shapes, its figure beside that of an answer that needs no model.
 With --key-frames, a long video is made of sparse key frames and what lies between them; without,
-each window goes on from the one before.
+each window goes on from the one before: from its tokens with a prior that slides, else from its
+frames, encoded again.
 """
 
 import argparse
@@ -208,9 +209,13 @@ def likelihood(study: Study, order: str) -> Row:
     )
 
 
-def long_video(study: Study, key_frames: VideoPipeline | None, num_frames: int) -> Row:
+def long_video(
+    study: Study, key_frames: VideoPipeline | None, num_frames: int, *, slides: bool
+) -> Row:
     """Colour and shape in the last ten windows of a long video, over those in the first ten."""
     prompts, combinations = study.captions[:4], study.combinations[:4]
+    prior = study.pipe.require_prior()
+    prior.slides, learnt = prior.slides and slides, prior.slides
     if key_frames is None:
         made = study.pipe.generate(prompts, num_frames)
     else:
@@ -218,6 +223,8 @@ def long_video(study: Study, key_frames: VideoPipeline | None, num_frames: int) 
         keys = key_frames.generate(prompts, gaps + 1)
         # What the captions say of the start does not hold for each gap; the key frames show it.
         made = study.pipe.generate(None, num_frames, task="interpolate", guide=keys)
+    way = "key frames" if key_frames is not None else "tokens" if prior.slides else "windows"
+    prior.slides = learnt
     windows = made[:, : num_frames // NUM_FRAMES * NUM_FRAMES]
     windows = rearrange(windows, "b (n t) h w c -> b n t h w c", t=NUM_FRAMES)
     right = np.array(
@@ -226,7 +233,6 @@ def long_video(study: Study, key_frames: VideoPipeline | None, num_frames: int) 
             for clip, c in zip(windows, combinations, strict=True)
         ]
     )
-    way = "windows" if key_frames is None else "key frames"
     name, first, last = f"{num_frames} frames by {way}", right[:, :10].mean(), right[:, -10:].mean()
     return Row(name, "last ten windows", last, "first ten", first)
 
@@ -256,6 +262,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", nargs="+", choices=[*ROWS, "long"], default=[*ROWS, "long"])
     parser.add_argument("--clips", type=int, default=72, help="held-out scenes")
     parser.add_argument("--long-frames", type=int, default=1009, help="of the long video")
+    parser.add_argument(
+        "--from-frames", action="store_true", help="encode frames again even where the prior slides"
+    )
     parser.add_argument("--json", type=Path, help="file to write the rows into")
     return parser
 
@@ -265,7 +274,10 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     args = parser().parse_args(arguments)
     study = Study(VideoPipeline.from_pretrained(args.model), args.clips)
     keys = None if args.key_frames is None else VideoPipeline.from_pretrained(args.key_frames)
-    rows = ROWS | {"long": partial(long_video, key_frames=keys, num_frames=args.long_frames)}
+    long = partial(
+        long_video, key_frames=keys, num_frames=args.long_frames, slides=not args.from_frames
+    )
+    rows = ROWS | {"long": long}
     return compare([lambda task=task: [rows[task](study)] for task in args.tasks], args.json)
 
 

@@ -43,6 +43,14 @@ class Batch(NamedTuple):
         )
         return Batch(self.clip[:count], self.captions[:count], actions=actions, features=features)
 
+    def start(self, num_frames: int, num_latent_frames: int) -> "Batch":
+        """Return the first frames of the clips."""
+        return self._replace(
+            clip=self.clip[:, :, :num_frames],
+            actions=None if self.actions is None else self.actions[:, :num_frames],
+            features=None if self.features is None else self.features[:, :num_latent_frames],
+        )
+
 
 class _Reading(NamedTuple):
     sample: Sample

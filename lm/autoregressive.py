@@ -45,6 +45,9 @@ class AutoregressivePrior(Prior):
         factors: Sizes of sub-tokens whose product is `codebook_size`: each code is then predicted
             as so many digits, one after another (`DepthHead`). For codebooks above 2^16.
         inputs: What it can be told beside text: tasks, classes, actions, features.
+        slides: Train on windows at any place of longer clips, of which all but the first begin with
+            a latent frame that is like any other; videos then go on from tokens, and not from
+            frames that are encoded again.
     """
 
     measure = "bits_per_token"
@@ -62,6 +65,7 @@ class AutoregressivePrior(Prior):
         prefix_attention: PrefixAttention = "causal",
         factors: list[int] | None = None,
         inputs: Inputs | None = None,
+        slides: bool = False,
     ) -> None:
         super().__init__(
             transformer,
@@ -74,6 +78,7 @@ class AutoregressivePrior(Prior):
             places,
             factors,
             inputs,
+            slides,
         )
         self.prefix_attention: PrefixAttention = prefix_attention
         # Predicts text pieces, and the end of a text.

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from lm.actions import by_latent_frame
 from lm.condition import Condition, Guide, Texts
@@ -15,6 +15,9 @@ from lm.prior import Prior
 from lm.sampling import Sampling
 from lm.tasks import edge_guide, end_guide, hole_guide, prior_task, small_guide, with_means
 from lm.windows import Span, plan
+
+Cache = dict[nn.Module, Tensor]
+"""What the causal layers of a tokenizer remember of a stream."""
 
 
 @runtime_checkable
@@ -25,7 +28,7 @@ class Codec(Protocol):
 
     def encode(self, clip: Tensor, /) -> Tensor: ...
 
-    def decode(self, tokens: Tensor, /) -> Tensor: ...
+    def decode(self, tokens: Tensor, cache: Cache | None = None, /) -> Tensor: ...
 
     def num_latent_frames(self, num_frames: int) -> int: ...
 
@@ -84,10 +87,9 @@ class Generation:
                 "frames; give one row for each"
             )
         for span in self._spans():
-            kept = self.codec.num_latent_frames(span.kept) if span.kept else 0
-            frames = self.codec.num_latent_frames(span.stop - span.start) - kept
+            kept, frames = span.latent_frames(self.codec.temporal_stride)
             self.prior.check_sampling(
-                sampling, frames * self.prior.num_tokens // self.prior.grid[0]
+                sampling, (frames - kept) * self.prior.num_tokens // self.prior.grid[0]
             )
             part = self._part(span)
             if part > checked:  # the first window of a part
@@ -102,24 +104,45 @@ class Generation:
         tail = self.context
         if tail is not None:
             yield tail
+        tokens: Tensor | None = None
+        cache: Cache | None = None
         for span in self._spans():
             known = tail[:, :, -span.kept :] if tail is not None else None
+            kept, num_latent_frames = span.latent_frames(self.codec.temporal_stride)
+            if span.slides and tokens is not None:
+                context = tokens[:, -kept:]
+            else:
+                context = self.codec.encode(known) if known is not None else None
+                cache = {} if self._slides else None
             condition = self.condition(span)
             tokens = self.prior.sample(
                 condition,
                 generators,
                 sampling=sampling,
-                context=self.codec.encode(known) if known is not None else None,
-                num_latent_frames=self.codec.num_latent_frames(span.stop - span.start),
+                context=context,
+                num_latent_frames=num_latent_frames,
             )
-            if self.pixels is None:
-                clip = self.codec.decode(tokens)
+            if span.slides:
+                new = self.codec.decode(tokens[:, kept:], cache).float().clamp(-1, 1)
             else:
-                clip = self.pixels(tokens, known, condition.texts, span.start)
-            clip = clip.float().clamp(-1, 1)
-            new = self._with_known_pixels(clip, span)[:, :, span.kept :]
+                clip = self._decoded(tokens, cache, known, condition, span)
+                new = self._with_known_pixels(clip, span)[:, :, span.kept :]
             tail = new if known is None else torch.cat([known, new], dim=2)
             yield new
+
+    def _decoded(
+        self,
+        tokens: Tensor,
+        cache: Cache | None,
+        known: Tensor | None,
+        condition: Condition,
+        span: Span,
+    ) -> Float[Tensor, "B 3 T H W"]:
+        if self.pixels is None:
+            clip = self.codec.decode(tokens, cache)
+        else:
+            clip = self.pixels(tokens, known, condition.texts, span.start)
+        return clip.float().clamp(-1, 1)
 
     def condition(self, span: Span) -> Condition:
         """Return what a window is conditioned on."""
@@ -168,7 +191,13 @@ class Generation:
     def _spans(self) -> Iterator[Span]:
         known = self.context.shape[2] if self.context is not None else 0
         window, stride = self.codec.num_frames(self.prior.grid[0]), self.codec.temporal_stride
-        return plan(self.ends, known, window, stride)
+        return plan(self.ends, known, window, stride, slides=self._slides)
+
+    @property
+    def _slides(self) -> bool:
+        """Say whether windows go on from tokens: where nothing is told of numbered frames."""
+        told = (self.guide, self.actions, self.features, self.pixels)
+        return self.prior.slides and all(part is None for part in told)
 
 
 def _length(span: Span) -> int:

@@ -27,6 +27,7 @@ class LatentPrior(Configurable, nn.Module, ABC):
         text_window: Pieces of the longest prompt.
     """
 
+    slides = False
     mean: Tensor
     scale: Tensor
     calibrated: Tensor

@@ -22,6 +22,7 @@ from lm.maskgit import MaskGITPrior
 from lm.prior import Prior
 from lm.tasks import PIXEL_TASKS, TrainingTask, check_training, prior_task, training_guide
 from lm.text_encoder import T5TextEncoder
+from lm.windows import windows_of
 from tokenizer import FrameTokenizer, Tokenizer
 from training.module import Objective, Recipe
 from training.precision import autocast
@@ -150,10 +151,14 @@ class PriorModule(FrozenTokenizerModule):
         # All processes have one task, and each its own masks and drops.
         seed = self.step * self.trainer.world_size + self.global_rank
         generator = torch.Generator().manual_seed(seed)
-        loss = self._loss(batch, self._tokens(batch), task, generator, self.text_dropout)
+        if task in PIXEL_TASKS or self.prior.inputs.feature_size:
+            batch = self._first_window(batch)
+        tokens = self._tokens(batch, generator)
+        loss = self._loss(batch, tokens, task, generator, self.text_dropout)
         return Objective(loss, {f"loss_{task}": loss.detach()} if len(self.tasks) > 1 else {})
 
     def validation_step(self, batch: Batch | TokenBatch, batch_idx: int) -> None:
+        batch = self._first_window(batch)
         with self.ema.applied(self.prior), autocast(self.device):
             tokens = self._tokens(batch)
             for number, task in enumerate(self.tasks):
@@ -190,10 +195,23 @@ class PriorModule(FrozenTokenizerModule):
         condition = self._condition(batch, task, tokens.shape[1], generator)
         return self.prior.loss(tokens, condition, drop, generator)
 
+    def _first_window(self, batch: Batch | TokenBatch) -> Batch | TokenBatch:
+        """Return clips as long as the prior's window, where it slides over longer ones."""
+        if not self.prior.slides:
+            return batch
+        latents = self.prior.grid[0]
+        if isinstance(batch, TokenBatch):
+            return batch._replace(tokens=batch.tokens[:, :latents])
+        return batch.start(self.tokenizer.num_frames(latents), latents)
+
     @torch.no_grad()
-    def _tokens(self, batch: Batch | TokenBatch) -> Int[Tensor, "B t h w"]:
+    def _tokens(
+        self, batch: Batch | TokenBatch, generator: torch.Generator | None = None
+    ) -> Int[Tensor, "B t h w"]:
         cached = isinstance(batch, TokenBatch)
         tokens = batch.tokens if cached else self.tokenizer.encode(batch.clip)
+        if self.prior.slides and generator is not None:
+            tokens = windows_of(tokens, self.prior.grid[0], generator)
         self.require_grid(tokens.shape[1:], self.prior.grid)
         return tokens
 

@@ -44,6 +44,9 @@ class MaskGITPrior(Prior):
         context_share: Share of the training clips whose first latent frames, from one to all but
             one, are given whole, as a continuation has them; with `causal` of the latent frames.
         inputs: What it can be told beside text: tasks, classes, actions, features.
+        slides: Train on windows at any place of longer clips, of which all but the first begin with
+            a latent frame that is like any other; videos then go on from tokens, and not from
+            frames that are encoded again.
         surroundings: Add to each token what stands around it, before the first layer: a masked one
             has nothing of its own (conditional positions, Chu et al. 2021, arXiv 2102.10882). The
             published models do without.
@@ -70,6 +73,7 @@ class MaskGITPrior(Prior):
         inputs: Inputs | None = None,
         surroundings: bool = True,
         causal: bool = False,
+        slides: bool = False,
     ) -> None:
         super().__init__(
             transformer,
@@ -82,6 +86,7 @@ class MaskGITPrior(Prior):
             places,
             None,
             inputs,
+            slides,
         )
         if "caption" in self.inputs.tasks:
             raise ValueError(

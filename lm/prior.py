@@ -38,6 +38,7 @@ class Prior(Configurable, nn.Module, ABC):
         places: Positions of video tokens, on a grid or on a line.
         factors: Sizes of sub-tokens whose product is `codebook_size`, or None.
         inputs: What it can be told beside text.
+        slides: Trained on windows at any place of longer clips.
     """
 
     measure: str
@@ -55,8 +56,10 @@ class Prior(Configurable, nn.Module, ABC):
         places: Places,
         factors: list[int] | None,
         inputs: Inputs | None,
+        slides: bool,
     ) -> None:
         super().__init__()
+        self.slides = slides
         self.transformer, self.inputs = transformer, inputs or Inputs()
         self.vocabulary = Vocabulary.of(text_size, codebook_size, self.inputs)
         self.grid = (grid[0], grid[1], grid[2])

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from layers.configurable import Configurable
+from tokenizer.blocks import Cache
 from tokenizer.model import Tokenizer
 
 
@@ -30,8 +31,10 @@ class FrameTokenizer(Configurable, nn.Module):
         frames = rearrange(clip, "b c t h w -> (b t) c 1 h w")
         return rearrange(self.tokenizer.encode(frames), "(b t) 1 h w -> b t h w", b=len(clip))
 
-    def decode(self, tokens: Int[Tensor, "B T h w"]) -> Float[Tensor, "B 3 T H W"]:
-        """Return pixels, about in [-1, 1] (not clamped)."""
+    def decode(
+        self, tokens: Int[Tensor, "B T h w"], cache: Cache | None = None
+    ) -> Float[Tensor, "B 3 T H W"]:
+        """Return pixels, about in [-1, 1] (not clamped); a stream has nothing to remember."""
         frames = self.tokenizer.decode(rearrange(tokens, "b t h w -> (b t) 1 h w"))
         return rearrange(frames, "(b t) c 1 h w -> b c t h w", b=len(tokens))
 

@@ -82,6 +82,40 @@ def test_clips_that_are_no_part_of_the_window_are_refused(tiny_tokenizer, clip, 
         one.objective(Batch(clip, [""]))
 
 
+def seen_by(prior, tokenizer, batch, task="generate"):
+    """Return the tokens that a step of training gives a prior."""
+    seen = []
+    loss = prior.loss
+    prior.loss = lambda tokens, *rest: seen.append(tokens) or loss(tokens, *rest)
+    one = PriorModule(prior, "nowhere", 10, tasks={task: 1.0})
+    one._trainer = SimpleNamespace(world_size=1, global_rank=0)
+    object.__setattr__(one, "tokenizer", tokenizer)
+    object.__setattr__(one, "guide_tokenizer", None)
+    one.objective(batch)
+    return seen[0]
+
+
+def test_a_sliding_prior_learns_windows_of_the_stream_of_longer_clips(tiny_tokenizer):
+    clip = torch.rand(8, 3, 33, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    stream = tiny_tokenizer.encode(clip)
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [5, 4, 4], slides=True)
+    seen = seen_by(prior, tiny_tokenizer, Batch(clip, [""] * 8))
+    starts = [
+        [first for first in range(5) if torch.equal(row[first : first + 5], window)]
+        for row, window in zip(stream, seen, strict=True)
+    ]
+    assert all(len(found) == 1 for found in starts)
+    assert {found[0] for found in starts} > {0}
+
+
+def test_tasks_of_numbered_frames_keep_to_the_start_of_longer_clips(tiny_tokenizer):
+    clip = torch.rand(8, 3, 33, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    inputs = Inputs(["inpaint"])
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [5, 4, 4], inputs=inputs, slides=True)
+    seen = seen_by(prior, tiny_tokenizer, Batch(clip, [""] * 8), "inpaint")
+    assert torch.equal(seen, tiny_tokenizer.encode(clip)[:, :5])
+
+
 def test_each_tokenizer_must_be_the_one_of_the_checkpoint(tiny_tokenizer):
     other = copy.deepcopy(tiny_tokenizer)
     other.encoder.project.bias.data.add_(1)

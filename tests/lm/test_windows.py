@@ -1,8 +1,9 @@
 """Windows over long videos: every frame is made once, from frames that are known."""
 
 import pytest
+import torch
 
-from lm.windows import Span, plan
+from lm.windows import Span, plan, windows_of
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,38 @@ def test_a_window_without_room_for_a_past_makes_no_longer_video():
     assert [*plan([1], 0, 1, 4)] == [Span(0, 0, 1, 0)]
     with pytest.raises(ValueError, match="makes 1 frames at once and goes on from none"):
         list(plan([5], 0, 1, 4))
+
+
+@pytest.mark.parametrize(
+    ("ends", "known"),
+    [([17], 0), ([1], 0), ([65], 0), ([101], 9), ([17, 33, 61], 0), ([9, 29], 5)],
+)
+def test_sliding_windows_hold_whole_latent_frames(ends, known):
+    have = known
+    for span in plan(ends, known, 17, 4, slides=True):
+        kept, latents = span.latent_frames(4)
+        assert span.start + span.kept == have
+        assert latents <= 5
+        if span.slides:
+            assert (span.start - 1) % 4 == 0
+            assert (kept, span.kept) == (2, 8)
+        else:  # the first of a part has an image in front
+            assert (span.stop - span.start, span.kept) == (4 * latents - 3, max(0, 4 * kept - 3))
+        assert (latents - kept) * 4 == span.stop - have + 3 * (have == 0)
+        have = span.stop
+    assert have == ends[-1]
+
+
+def test_a_sliding_continuation_keeps_half_a_window():
+    spans = list(plan([41], 0, 17, 4, slides=True))
+    assert spans == [Span(0, 0, 17, 0), Span(9, 8, 29, 0, True), Span(21, 8, 41, 0, True)]
+
+
+def test_half_of_the_trained_windows_stand_at_the_start_and_the_others_anywhere():
+    tokens = torch.arange(9)[None, :, None, None].expand(4000, 9, 2, 2)
+    cut = windows_of(tokens, 5, torch.Generator().manual_seed(0))
+    starts = cut[:, 0, 0, 0]
+    assert torch.equal(cut[..., 0, 0], starts[:, None] + torch.arange(5))
+    shares = torch.bincount(starts, minlength=5) / 4000
+    torch.testing.assert_close(shares, torch.tensor([0.5] + [0.125] * 4), rtol=0, atol=0.03)
+    assert windows_of(tokens, 9, torch.Generator()) is tokens
