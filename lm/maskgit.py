@@ -36,8 +36,8 @@ class MaskGITPrior(Prior):
             learnt about them (`CodeTable`).
         tied: Read and predict codes by the same vectors.
         places: "grid" gives video tokens their (t, h, w) as positions, "line" one number.
-        schedule: How many tokens stay masked from step to step of sampling. Training masks each
-            share equally often.
+        schedule: How many tokens stay masked from step to step of sampling. Training masks a
+            quarter of the clips whole, and each smaller share equally often.
         label_smoothing: Share of each target that is spread over all codes.
         corruption: Up to this share of the tokens that are not masked is replaced by random ones in
             training, since sampling will not always have been right.
@@ -123,9 +123,10 @@ class MaskGITPrior(Prior):
     ) -> Float[Tensor, ""]:
         """Mean over clips of the mean cross-entropy of masked tokens, in nats.
 
-        Shares are drawn evenly and each clip counts alike, so that without contexts, corruption and
-        smoothing it bounds the nats of a token from above (MDLM, arXiv 2406.07524). With the shares
-        of a cosine and each token counting alike, clips of next to no known token are half of it.
+        A quarter of the clips is masked whole, the shares of the others are drawn evenly and each
+        clip counts alike, so that without contexts, corruption and smoothing it bounds the nats of
+        a token from above (MDLM, arXiv 2406.07524). With the shares of a cosine and each token
+        counting alike, clips of next to no known token are half of it.
         With `causal` the same holds of latent frames in place of clips.
         """
         flat = tokens.flatten(1)

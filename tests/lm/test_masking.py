@@ -26,9 +26,9 @@ def test_schedules_are_those_of_the_paper(schedule, expected):
     torch.testing.assert_close(share, torch.tensor(expected, dtype=torch.double))
 
 
-def test_training_masks_every_share_as_often():
+def test_training_masks_a_quarter_whole_and_every_share_as_often():
     masked = draw_masks(torch.Size([24_000, 3, 2, 4]), 0.0, generator())
-    assert torch.equal(masked.sum(1).bincount(), torch.tensor([0] + [1000] * 24))
+    assert torch.equal(masked.sum(1).bincount(), torch.tensor([0] + [750] * 23 + [6750]))
     assert masked.double().mean(0).std() < 0.01
     # No clip of a batch is tied to a share.
     few = [draw_masks(torch.Size([4, 3, 2, 4]), 0.0, g).sum(1) for g in [generator()] * 200]
@@ -45,14 +45,15 @@ def test_training_gives_whole_first_frames_as_a_continuation_has_them():
 
 def test_each_latent_frame_has_a_share_of_its_own():
     masked = draw_frame_masks(torch.Size([24_000, 1, 2, 4]), 0.9, generator())
-    assert torch.equal(masked.sum(1).bincount(), torch.tensor([0] + [3000] * 8))
+    assert torch.equal(masked.sum(1).bincount(), torch.tensor([0] + [2250] * 7 + [8250]))
     masked = draw_frame_masks(torch.Size([6000, 4, 2, 4]), 0.5, generator()).view(-1, 4, 8)
     hidden = masked.any(-1)
     assert hidden.any(1).all()
     # One of a clip's is never given, the others half of the time.
     assert hidden.double().mean(0).tolist() == pytest.approx([0.625] * 4, abs=0.02)
     counts = masked.sum(-1)[hidden].bincount().double()
-    assert (counts[1:] / counts.sum()).tolist() == pytest.approx([1 / 8] * 8, abs=0.01)
+    expected = [0.75 / 8] * 7 + [0.75 / 8 + 0.25]
+    assert (counts[1:] / counts.sum()).tolist() == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -97,19 +97,20 @@ def test_prompts_steer_and_are_dropped_whole(folder, kind):
 
 # Without the command line, Lightning warns that networks are saved as hyperparameters too.
 @pytest.mark.filterwarnings("ignore")
-def test_a_trained_prior_makes_what_its_prompts_say(folder, tmp_path, tiny_tokenizer):
+@pytest.mark.parametrize("kind", [AutoregressivePrior, MaskGITPrior])
+def test_a_trained_prior_makes_what_its_prompts_say(folder, tmp_path, tiny_tokenizer, kind):
     """Each prompt has a clip of one token over and over; the text encoder stays as it is."""
     VideoPipeline(tiny_tokenizer, 32, 8.0).save_pretrained(tmp_path)
     torch.manual_seed(0)
     inputs = Inputs(state_size=12, state_window=8)
     network = Transformer(width=32, depth=2, num_heads=2)
-    prior = AutoregressivePrior(network, 200, [5, 4, 4], text_window=0, inputs=inputs)
+    prior = kind(network, 200, [5, 4, 4], text_window=0, inputs=inputs)
     encoder = T5TextEncoder(folder, window=8)
     recipe = Recipe(learning_rate=0.01, warmup_steps=5)
-    module = PriorModule(prior, str(tmp_path), 40, 0.0, recipe, text_encoder=encoder)
+    module = PriorModule(prior, str(tmp_path), 80, 0.0, recipe, text_encoder=encoder)
     before = encoder.encode(PROMPTS)
     tokens = torch.tensor([3, 150])[:, None, None, None].expand(2, 5, 4, 4)
-    loader = DataLoader([TokenBatch(tokens, PROMPTS, ())] * 40, batch_size=None)  # type: ignore[arg-type]
+    loader = DataLoader([TokenBatch(tokens, PROMPTS, ())] * 80, batch_size=None)  # type: ignore[arg-type]
     trainer = quiet_trainer(tmp_path)
     trainer.fit(module, loader)
     assert torch.equal(encoder.encode(PROMPTS), before)
