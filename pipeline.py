@@ -55,7 +55,8 @@ class VideoPipeline(ModelFolder):
     ) -> UInt8[Tensor, "B T4 H4 W4 3"]:
         """Sample videos.
 
-        Beyond the trained window the last frames are encoded again and continued.
+        Beyond the trained window the last frames are encoded again and continued, or their tokens
+        by a prior that slides.
 
         The arguments are those of `lm.request.Request`, which says what is made, and of
         `lm.sampling.Sampling`, which says how, with the same names, defaults and errors. Contexts

@@ -209,13 +209,9 @@ def likelihood(study: Study, order: str) -> Row:
     )
 
 
-def long_video(
-    study: Study, key_frames: VideoPipeline | None, num_frames: int, *, slides: bool
-) -> Row:
+def long_video(study: Study, key_frames: VideoPipeline | None, num_frames: int) -> Row:
     """Colour and shape in the last ten windows of a long video, over those in the first ten."""
     prompts, combinations = study.captions[:4], study.combinations[:4]
-    prior = study.pipe.require_prior()
-    prior.slides, learnt = prior.slides and slides, prior.slides
     if key_frames is None:
         made = study.pipe.generate(prompts, num_frames)
     else:
@@ -223,8 +219,6 @@ def long_video(
         keys = key_frames.generate(prompts, gaps + 1)
         # What the captions say of the start does not hold for each gap; the key frames show it.
         made = study.pipe.generate(None, num_frames, task="interpolate", guide=keys)
-    way = "key frames" if key_frames is not None else "tokens" if prior.slides else "windows"
-    prior.slides = learnt
     windows = made[:, : num_frames // NUM_FRAMES * NUM_FRAMES]
     windows = rearrange(windows, "b (n t) h w c -> b n t h w c", t=NUM_FRAMES)
     right = np.array(
@@ -233,6 +227,8 @@ def long_video(
             for clip, c in zip(windows, combinations, strict=True)
         ]
     )
+    way = "tokens" if study.pipe.require_prior().slides else "windows"
+    way = way if key_frames is None else "key frames"
     name, first, last = f"{num_frames} frames by {way}", right[:, :10].mean(), right[:, -10:].mean()
     return Row(name, "last ten windows", last, "first ten", first)
 
@@ -274,10 +270,8 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     args = parser().parse_args(arguments)
     study = Study(VideoPipeline.from_pretrained(args.model), args.clips)
     keys = None if args.key_frames is None else VideoPipeline.from_pretrained(args.key_frames)
-    long = partial(
-        long_video, key_frames=keys, num_frames=args.long_frames, slides=not args.from_frames
-    )
-    rows = ROWS | {"long": long}
+    study.pipe.require_prior().slides &= not args.from_frames
+    rows = ROWS | {"long": partial(long_video, key_frames=keys, num_frames=args.long_frames)}
     return compare([lambda task=task: [rows[task](study)] for task in args.tasks], args.json)
 
 

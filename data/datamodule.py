@@ -203,6 +203,11 @@ class VideoDataModule(lightning.LightningDataModule):
         """Height and width of the frames at the end of training."""
         return self.side(self._last)
 
+    @property
+    def num_frames(self) -> int:
+        """Length of the longest clips in training."""
+        return max(stage.num_frames for stage in self.stages)
+
     def side(self, stage: Stage) -> int:
         """Height and width of the frames of a stage, from the first clip that can be read."""
         return first_frame(self._source(stage), stage.size).shape[1]

@@ -25,6 +25,10 @@ class TokenBatch(NamedTuple):
         """Return the first clips."""
         return TokenBatch(self.tokens[:count], self.captions[:count], self.places[:count])
 
+    def start(self, num_frames: int, num_latent_frames: int) -> "TokenBatch":
+        """Return the first frames of the clips, by their tokens."""
+        return self._replace(tokens=self.tokens[:, :num_latent_frames])
+
 
 def collate(samples: list[TokenSample]) -> TokenBatch:
     """Stack tokens; captions stay a list."""
@@ -67,6 +71,11 @@ class TokenDataModule(lightning.LightningDataModule):
     def size(self) -> int:
         """Height and width of the frames that the tokens were made of."""
         return self.train.size
+
+    @property
+    def num_frames(self) -> int:
+        """Length of the clips that the tokens were made of."""
+        return self.train.num_frames
 
     def train_dataloader(self) -> DataLoader:
         assert self.trainer is not None

@@ -20,7 +20,7 @@ from lm.loss import cross_entropy
 from lm.packing import Quantization
 from lm.prior import Places, Prior
 from lm.sampling import Sampling
-from lm.sequence import of_codes
+from lm.sequence import given_tokens, of_codes
 from lm.transformer import Table, Transformer
 
 PrefixAttention = Literal["causal", "bidirectional"]
@@ -46,8 +46,9 @@ class AutoregressivePrior(Prior):
             as so many digits, one after another (`DepthHead`). For codebooks above 2^16.
         inputs: What it can be told beside text: tasks, classes, actions, features.
         slides: Train on windows at any place of longer clips, of which all but the first begin with
-            a latent frame that is like any other; videos then go on from tokens, and not from
-            frames that are encoded again.
+            a latent frame that is like any other. Videos then go on from tokens where only texts
+            and classes tell what they show and the tokenizer makes the pixels; otherwise, and from
+            part to part of a story, from frames that are encoded again.
     """
 
     measure = "bits_per_token"
@@ -98,9 +99,13 @@ class AutoregressivePrior(Prior):
         condition: Condition,
         drop: Bool[Tensor, "B"] | None = None,
         generator: torch.Generator | None = None,
+        given: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Mean cross-entropy of the video tokens in nats; draws nothing."""
-        return self._nats(tokens, condition.dropped(drop)).mean()
+        """Mean cross-entropy of the video tokens that are not given, in nats; draws nothing."""
+        nats = self._nats(tokens, condition.dropped(drop))
+        if given is not None:
+            nats = nats[~given_tokens(tokens.shape, given).to(nats.device)]
+        return nats.mean()
 
     @torch.no_grad()
     def score(self, tokens: Int[Tensor, "B t h w"], condition: Condition) -> Float[Tensor, "B N"]:

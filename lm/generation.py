@@ -109,7 +109,8 @@ class Generation:
         for span in self._spans():
             known = tail[:, :, -span.kept :] if tail is not None else None
             kept, num_latent_frames = span.latent_frames(self.codec.temporal_stride)
-            if span.slides and tokens is not None:
+            if span.slides:
+                assert tokens is not None  # a window of its part came before
                 context = tokens[:, -kept:]
             else:
                 context = self.codec.encode(known) if known is not None else None
@@ -122,27 +123,14 @@ class Generation:
                 context=context,
                 num_latent_frames=num_latent_frames,
             )
-            if span.slides:
-                new = self.codec.decode(tokens[:, kept:], cache).float().clamp(-1, 1)
+            if self.pixels is not None:
+                clip = self.pixels(tokens, known, condition.texts, span.start)
             else:
-                clip = self._decoded(tokens, cache, known, condition, span)
-                new = self._with_known_pixels(clip, span)[:, :, span.kept :]
+                clip = self.codec.decode(tokens[:, kept:] if span.slides else tokens, cache)
+            clip = self._with_known_pixels(clip.float().clamp(-1, 1), span)
+            new = clip if span.slides else clip[:, :, span.kept :]
             tail = new if known is None else torch.cat([known, new], dim=2)
             yield new
-
-    def _decoded(
-        self,
-        tokens: Tensor,
-        cache: Cache | None,
-        known: Tensor | None,
-        condition: Condition,
-        span: Span,
-    ) -> Float[Tensor, "B 3 T H W"]:
-        if self.pixels is None:
-            clip = self.codec.decode(tokens, cache)
-        else:
-            clip = self.pixels(tokens, known, condition.texts, span.start)
-        return clip.float().clamp(-1, 1)
 
     def condition(self, span: Span) -> Condition:
         """Return what a window is conditioned on."""
@@ -195,7 +183,10 @@ class Generation:
 
     @property
     def _slides(self) -> bool:
-        """Say whether windows go on from tokens: where nothing is told of numbered frames."""
+        """Say whether windows go on from tokens: where only texts and classes tell what is shown.
+
+        A diffusion decoder makes windows that begin with an image.
+        """
         told = (self.guide, self.actions, self.features, self.pixels)
         return self.prior.slides and all(part is None for part in told)
 

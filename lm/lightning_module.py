@@ -20,7 +20,15 @@ from lm.condition import Condition
 from lm.frozen import FrozenTokenizerModule
 from lm.maskgit import MaskGITPrior
 from lm.prior import Prior
-from lm.tasks import PIXEL_TASKS, TrainingTask, check_training, prior_task, training_guide
+from lm.tasks import (
+    PIXEL_TASKS,
+    TrainingTask,
+    check_sliding,
+    check_training,
+    is_sliding,
+    prior_task,
+    training_guide,
+)
 from lm.text_encoder import T5TextEncoder
 from lm.windows import windows_of
 from tokenizer import FrameTokenizer, Tokenizer
@@ -105,6 +113,9 @@ class PriorModule(FrozenTokenizerModule):
                 )
         if isinstance(data, VideoDataModule | TokenDataModule):
             self._learn_captions(data.train.captions)
+            if self.prior.slides:
+                window = self.tokenizer.num_frames(self.prior.grid[0])
+                check_sliding(self.tasks, self.prior.inputs, data.num_frames, window)
 
     def _check_text_encoder(self) -> None:
         encoder, inputs = self.text_encoder, self.prior.inputs
@@ -151,23 +162,31 @@ class PriorModule(FrozenTokenizerModule):
         # All processes have one task, and each its own masks and drops.
         seed = self.step * self.trainer.world_size + self.global_rank
         generator = torch.Generator().manual_seed(seed)
-        if task in PIXEL_TASKS or self.prior.inputs.feature_size:
+        given = None
+        if self._slides(task):
+            tokens, given = windows_of(self._tokens(batch), self.prior.grid[0], generator)
+        else:
             batch = self._first_window(batch)
-        tokens = self._tokens(batch, generator)
-        loss = self._loss(batch, tokens, task, generator, self.text_dropout)
+            tokens = self._tokens(batch)
+        loss = self._loss(batch, tokens, task, generator, self.text_dropout, given)
         return Objective(loss, {f"loss_{task}": loss.detach()} if len(self.tasks) > 1 else {})
 
     def validation_step(self, batch: Batch | TokenBatch, batch_idx: int) -> None:
-        batch = self._first_window(batch)
         with self.ema.applied(self.prior), autocast(self.device):
+            whole, batch = batch, self._first_window(batch)
             tokens = self._tokens(batch)
             for number, task in enumerate(self.tasks):
                 generator = torch.Generator().manual_seed(batch_idx)
-                bits = self._loss(batch, tokens, task, generator, 0.0) / math.log(2)
                 measure = "bits_per_piece" if task == "caption" else self.prior.measure
-                name = f"val/{task}_{measure}" if number else f"val/{measure}"
+                names = [f"{task}_{measure}" if number else measure]
+                losses = [self._loss(batch, tokens, task, generator, 0.0)]
+                if self._slides(task):
+                    cut, given = windows_of(self._tokens(whole), self.prior.grid[0], generator)
+                    names.append(f"{task}_sliding_{measure}")
+                    losses.append(self._loss(whole, cut, task, generator, 0.0, given))
+                bits = {f"val/{n}": one / math.log(2) for n, one in zip(names, losses, strict=True)}
                 count = len(batch.captions)
-                self.log(name, bits, prog_bar=not number, batch_size=count, sync_dist=True)
+                self.log_dict(bits, prog_bar=not number, batch_size=count, sync_dist=True)
             if batch_idx == 0:
                 self._log_pictures(batch)
 
@@ -186,6 +205,7 @@ class PriorModule(FrozenTokenizerModule):
         task: TrainingTask,
         generator: torch.Generator,
         dropout: float,
+        given: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, ""]:
         """Return the loss of one task on a batch and its tokens, in nats."""
         if task == "caption":
@@ -193,26 +213,24 @@ class PriorModule(FrozenTokenizerModule):
             return caption_loss(self.prior, tokens, self.texts(batch.captions))
         drop = torch.rand(len(tokens), generator=generator) < dropout if dropout else None
         condition = self._condition(batch, task, tokens.shape[1], generator)
-        return self.prior.loss(tokens, condition, drop, generator)
+        return self.prior.loss(tokens, condition, drop, generator, given)
+
+    def _slides(self, task: TrainingTask) -> bool:
+        return self.prior.slides and is_sliding(task, self.prior.inputs)
 
     def _first_window(self, batch: Batch | TokenBatch) -> Batch | TokenBatch:
         """Return clips as long as the prior's window, where it slides over longer ones."""
         if not self.prior.slides:
             return batch
         latents = self.prior.grid[0]
-        if isinstance(batch, TokenBatch):
-            return batch._replace(tokens=batch.tokens[:, :latents])
         return batch.start(self.tokenizer.num_frames(latents), latents)
 
     @torch.no_grad()
-    def _tokens(
-        self, batch: Batch | TokenBatch, generator: torch.Generator | None = None
-    ) -> Int[Tensor, "B t h w"]:
+    def _tokens(self, batch: Batch | TokenBatch) -> Int[Tensor, "B t h w"]:
         cached = isinstance(batch, TokenBatch)
         tokens = batch.tokens if cached else self.tokenizer.encode(batch.clip)
-        if self.prior.slides and generator is not None:
-            tokens = windows_of(tokens, self.prior.grid[0], generator)
-        self.require_grid(tokens.shape[1:], self.prior.grid)
+        most = self.prior.grid[0] if self.prior.slides else tokens.shape[1]
+        self.require_grid(tokens[:, :most].shape[1:], self.prior.grid)
         return tokens
 
     def _told(self, captions: list[str]) -> Condition:

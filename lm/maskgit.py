@@ -17,7 +17,7 @@ from lm.loss import cross_entropy
 from lm.masking import Schedule, corrupt, draw_frame_masks, draw_masks, num_steps
 from lm.prior import Places, Prior
 from lm.sampling import Sampling
-from lm.sequence import of_codes
+from lm.sequence import given_tokens, of_codes
 from lm.transformer import Table, Transformer
 
 _GROUPS = 8  # of channels that are mixed with each other around a token
@@ -44,14 +44,15 @@ class MaskGITPrior(Prior):
         context_share: Share of the training clips whose first latent frames, from one to all but
             one, are given whole, as a continuation has them; with `causal` of the latent frames.
         inputs: What it can be told beside text: tasks, classes, actions, features.
-        slides: Train on windows at any place of longer clips, of which all but the first begin with
-            a latent frame that is like any other; videos then go on from tokens, and not from
-            frames that are encoded again.
         surroundings: Add to each token what stands around it, before the first layer: a masked one
             has nothing of its own (conditional positions, Chu et al. 2021, arXiv 2102.10882). The
             published models do without.
         causal: Tokens see their own latent frame and those before it, and one latent frame is drawn
             after the other; what is read of those before is kept, so that steps cost less.
+        slides: Train on windows at any place of longer clips, of which all but the first begin with
+            a latent frame that is like any other. Videos then go on from tokens where only texts
+            and classes tell what they show and the tokenizer makes the pixels; otherwise, and from
+            part to part of a story, from frames that are encoded again.
     """
 
     measure = "bits_per_masked_token"
@@ -120,25 +121,28 @@ class MaskGITPrior(Prior):
         condition: Condition,
         drop: Bool[Tensor, "B"] | None = None,
         generator: torch.Generator | None = None,
+        given: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, ""]:
         """Mean over clips of the mean cross-entropy of masked tokens, in nats.
 
         A quarter of the clips is masked whole, the shares of the others are drawn evenly and each
-        clip counts alike, so that without contexts, corruption and smoothing it bounds the nats of
-        a token from above (MDLM, arXiv 2406.07524). With the shares of a cosine and each token
-        counting alike, clips of next to no known token are half of it.
+        clip counts alike: without contexts, corruption and smoothing three quarters of it are the
+        bound on the nats of a token of MDLM (arXiv 2406.07524). With the shares of a cosine and
+        each token counting alike, clips of next to no known token are half of it.
         With `causal` the same holds of latent frames in place of clips.
         """
         flat = tokens.flatten(1)
         drawn = draw_frame_masks if self.causal else draw_masks
         masked = drawn(tokens.shape, self.context_share, generator).to(flat.device)
+        if given is not None:
+            masked &= ~given_tokens(tokens.shape, given).to(flat.device)
         read = corrupt(flat, self.vocabulary.codebook_size, self.corruption, generator)
         states = self._states(read.view_as(tokens), masked, condition.dropped(drop))
         table, smoothing = self.output_table(), self.label_smoothing
         nats = torch.zeros(masked.shape, device=flat.device)
         nats[masked] = cross_entropy(states[masked], table, flat[masked], smoothing)
         nats, count = (self._parts(x.view_as(tokens)).sum(-1) for x in (nats, masked))
-        return (nats[count > 0] / count[count > 0]).mean()
+        return (nats / count.clamp(min=1)).sum() / (count > 0).sum().clamp(min=1)
 
     @torch.no_grad()
     def pseudo_log_likelihood(

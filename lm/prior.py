@@ -99,6 +99,7 @@ class Prior(Configurable, nn.Module, ABC):
         condition: Condition,
         drop: Bool[Tensor, "B"] | None = None,
         generator: torch.Generator | None = None,
+        given: Int[Tensor, " B"] | None = None,
     ) -> Float[Tensor, ""]:
         """Return what training minimises, in nats.
 
@@ -108,6 +109,7 @@ class Prior(Configurable, nn.Module, ABC):
             drop: True where a clip's text and class are left out, so that guidance has an
                 unconditional side.
             generator: Source of randomness, for a prior that draws what it hides.
+            given: First latent frames of each clip that are not to be learnt; none by default.
         """
 
     @abstractmethod

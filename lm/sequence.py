@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lm.condition import Condition, Inputs, Texts
@@ -128,3 +128,14 @@ def of_codes(states: Float[Tensor, "B N D"], num_latent_frames: int, num_tokens:
     """Return, of the states of latent frames with actions or without, those of their tokens."""
     frames = rearrange(states, "b (t n) d -> b t n d", t=num_latent_frames)
     return rearrange(frames[:, :, -num_tokens:], "b t n d -> b (t n) d")
+
+
+def given_tokens(shape: torch.Size, given: Int[Tensor, " B"]) -> Bool[Tensor, "B N"]:
+    """Return which tokens stand in the first `given` latent frames of their clip.
+
+    Args:
+        shape: Of the tokens, B t h w.
+        given: Latent frames of each clip.
+    """
+    frames = torch.arange(shape[1]) < given.cpu()[:, None]
+    return frames.repeat_interleave(shape[2] * shape[3], dim=1).to(given.device)

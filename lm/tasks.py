@@ -66,6 +66,30 @@ def check_training(tasks: Mapping[TrainingTask, float], inputs: Inputs) -> None:
         raise ValueError("the task rollout needs inputs.action_ranges; give one for each dimension")
 
 
+def is_sliding(task: TrainingTask, inputs: Inputs) -> bool:
+    """Say whether any window of a longer clip teaches a task: nothing is told of single frames."""
+    return task in ("generate", "class") and not inputs.feature_size
+
+
+def check_sliding(
+    tasks: Mapping[TrainingTask, float], inputs: Inputs, num_frames: int, window: int
+) -> None:
+    """Refuse training in which a prior that slides would learn no window but the first.
+
+    Args:
+        tasks: What is trained.
+        inputs: Of the prior.
+        num_frames: Of the longest clips.
+        window: Frames of the prior's window.
+    """
+    if num_frames <= window or not any(is_sliding(task, inputs) for task in tasks):
+        raise ValueError(
+            f"the prior slides over clips longer than its {window} frames, but the longest in "
+            f"training have {num_frames}, and the tasks are {list(tasks)}; give longer clips and "
+            "generate or class without features, or leave slides out"
+        )
+
+
 def end_guide(encode: Encode, frame: Float[Tensor, "B 3 1 H W"], start: int) -> Guide:
     """Return the end frame, encoded as an image of its own, at its latent frame."""
     return Guide(encode(frame), start=start)

@@ -35,8 +35,9 @@ def plan(
 ) -> Iterator[Span]:
     """Lay windows over a video.
 
-    Each goes on from all earlier frames of its part that fit in half a window. A new part goes on
-    from the last frame alone: what moves, and how, is for the part to say.
+    Each goes on from all earlier frames of its part that fit in half a window, or from half of the
+    latent frames before. A new part goes on from the last frame alone: what moves, and how, is for
+    the part to say.
 
     Args:
         ends: Frames up to the end of each part; 1 + s k.
@@ -60,7 +61,7 @@ def plan(
                     "more, or train it on a grid of two latent frames"
                 )
             on = slides and have > max(begin, known)
-            kept = latents // 2 * stride if on else min(past, half)
+            kept = _kept(latents) * stride if on else min(past, half)
             start = have - kept
             stop = min(start + (latents * stride if on else window), end)
             yield Span(start, kept, stop, part, on)
@@ -69,18 +70,27 @@ def plan(
 
 def windows_of(
     tokens: Int[Tensor, "B t h w"], num_latent_frames: int, generator: torch.Generator
-) -> Int[Tensor, "B t2 h w"]:
+) -> tuple[Int[Tensor, "B t2 h w"], Int[Tensor, " B"]]:
     """Cut a window out of the tokens of each clip: half of them at its start, the others anywhere.
 
     Args:
         tokens: Of clips; those no longer than a window stay whole.
         num_latent_frames: Of a window.
         generator: Source of randomness.
+
+    Returns:
+        The windows, and how many latent frames of each are given when videos are made: half of
+        those that do not stand at the start. What a text says of a start does not hold for these,
+        so they are not to be learnt.
     """
-    room = tokens.shape[1] - num_latent_frames
-    if room < 1:
-        return tokens
-    behind = torch.rand(len(tokens), generator=generator) < 0.5
-    starts = torch.randint(1, room + 1, (len(tokens),), generator=generator) * behind
+    count, room = len(tokens), tokens.shape[1] - num_latent_frames
+    behind = torch.rand(count, generator=generator) < 0.5
+    starts = torch.randint(1, max(2, room + 1), (count,), generator=generator) * behind * (room > 0)
     rows = zip(tokens, starts.tolist(), strict=True)
-    return torch.stack([row[start : start + num_latent_frames] for row, start in rows])
+    cut = torch.stack([row[start : start + num_latent_frames] for row, start in rows])
+    return cut, _kept(num_latent_frames) * (starts > 0)
+
+
+def _kept(num_latent_frames: int) -> int:
+    """Return from how many latent frames the next window goes on."""
+    return num_latent_frames // 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from data.video import to_model_range, to_uint8
-from lm import AutoregressivePrior, Inputs, Transformer
+from lm import AutoregressivePrior, Inputs, MaskGITPrior, Transformer
 from pipeline import VideoPipeline
 
 PROMPTS = ["a red circle moving left", "a blue square moving up"]
@@ -41,6 +41,32 @@ def test_a_long_video_is_one_stream_of_tokens(made, num_frames):
     for context, tokens in calls[1:]:
         assert torch.equal(context, stream[:, have - 2 : have])
         have += tokens.shape[1] - 2
+
+
+def test_a_model_folder_says_that_its_prior_slides(tiny_tokenizer, tmp_path):
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [5, 4, 4], slides=True)
+    made = VideoPipeline(tiny_tokenizer, 32, 8.0, prior)
+    made.save_pretrained(tmp_path)
+    again = VideoPipeline.from_pretrained(tmp_path)
+    assert torch.equal(again.generate(num_frames=41), made.generate(num_frames=41))
+    assert again.prior.slides
+    again.prior.slides = False
+    assert not torch.equal(again.generate(num_frames=41), made.generate(num_frames=41))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_masked_prior_slides_too(tiny_tokenizer, causal):
+    prior = MaskGITPrior(Transformer(32, 1, 2), 200, [5, 4, 4], causal=causal, slides=True)
+    video = VideoPipeline(tiny_tokenizer, 32, 8.0, prior).generate(num_frames=41)
+    assert video.shape == (1, 41, 32, 32, 3)
+
+
+def test_a_cache_keeps_no_more_than_it_shows(tiny_tokenizer, clip):
+    cache = {}
+    tiny_tokenizer.decode(tiny_tokenizer.encode(clip), cache)
+    assert len(cache) > 5
+    for state in cache.values():
+        assert state.untyped_storage().nbytes() == state.numel() * state.element_size()
 
 
 def test_given_frames_are_kept_and_encoded_once(made):

@@ -66,7 +66,7 @@ class TemporalAttention(ResidualAttention):
             past = cache.get(self, past)
         seen = torch.cat([past, normed], dim=2)
         if cache is not None:
-            cache[self] = seen[:, :, max(0, seen.shape[2] - self.window + 1) :]
+            cache[self] = seen[:, :, max(0, seen.shape[2] - self.window + 1) :].clone()
         q, k, v = _heads(self.qkv, seen, "b c t h w -> (b h w) t c")
         first = past.shape[2]
         pieces = [

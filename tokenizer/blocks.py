@@ -55,8 +55,8 @@ class CausalConv3d(nn.Conv3d):
             past = cache.get(self, past)
         padded = torch.cat([past, x], dim=2) if past.shape[2] else x
         if cache is not None:
-            # The next chunk starts one stride after the last window did.
-            cache[self] = padded[:, :, padded.shape[2] - (time - stride) :]
+            # The next chunk starts one stride after the last window did. A view would keep it all.
+            cache[self] = padded[:, :, padded.shape[2] - (time - stride) :].clone()
         return super().forward(padded)
 
 

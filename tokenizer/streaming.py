@@ -19,7 +19,7 @@ _FRAMES = -3  # the axis of time, in clips, tokens and latents
 
 
 class StreamCache(dict[nn.Module, Tensor]):
-    """Last inputs of each causal layer, copied: a view would keep the whole chunk in memory.
+    """Last inputs of each causal layer.
 
     `tiles` holds a cache for each tile of a stream whose frames are cut into tiles.
     """
@@ -27,9 +27,6 @@ class StreamCache(dict[nn.Module, Tensor]):
     def __init__(self) -> None:
         super().__init__()
         self.tiles: defaultdict[int, StreamCache] = defaultdict(StreamCache)
-
-    def __setitem__(self, layer: nn.Module, state: Tensor) -> None:
-        super().__setitem__(layer, state.clone())
 
 
 class Codec(ABC):

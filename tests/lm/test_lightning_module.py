@@ -13,7 +13,9 @@ import yaml
 from torch.utils.data import DataLoader
 
 from data.datamodule import Batch
-from lm import AutoregressivePrior, Inputs, MaskGITPrior, PriorModule, Transformer
+from data.token_datamodule import TokenBatch
+from lm import AutoregressivePrior, Condition, Inputs, MaskGITPrior, PriorModule, Transformer
+from lm.tasks import check_sliding
 from pipeline import VideoPipeline
 from tests.conftest import quiet_trainer
 from tokenizer import VQ, Tokenizer
@@ -86,7 +88,7 @@ def seen_by(prior, tokenizer, batch, task="generate"):
     """Return the tokens that a step of training gives a prior."""
     seen = []
     loss = prior.loss
-    prior.loss = lambda tokens, *rest: seen.append(tokens) or loss(tokens, *rest)
+    prior.loss = lambda tokens, *rest: seen.append((tokens, rest[-1])) or loss(tokens, *rest)
     one = PriorModule(prior, "nowhere", 10, tasks={task: 1.0})
     one._trainer = SimpleNamespace(world_size=1, global_rank=0)
     object.__setattr__(one, "tokenizer", tokenizer)
@@ -99,21 +101,67 @@ def test_a_sliding_prior_learns_windows_of_the_stream_of_longer_clips(tiny_token
     clip = torch.rand(8, 3, 33, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     stream = tiny_tokenizer.encode(clip)
     prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [5, 4, 4], slides=True)
-    seen = seen_by(prior, tiny_tokenizer, Batch(clip, [""] * 8))
+    seen, given = seen_by(prior, tiny_tokenizer, Batch(clip, [""] * 8))
+    cached = seen_by(prior, tiny_tokenizer, TokenBatch(stream, [""] * 8, ()))
+    assert torch.equal(cached[0], seen)
     starts = [
         [first for first in range(5) if torch.equal(row[first : first + 5], window)]
         for row, window in zip(stream, seen, strict=True)
     ]
     assert all(len(found) == 1 for found in starts)
     assert {found[0] for found in starts} > {0}
+    assert given.tolist() == [2 * (found[0] > 0) for found in starts]
 
 
 def test_tasks_of_numbered_frames_keep_to_the_start_of_longer_clips(tiny_tokenizer):
     clip = torch.rand(8, 3, 33, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     inputs = Inputs(["inpaint"])
     prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [5, 4, 4], inputs=inputs, slides=True)
-    seen = seen_by(prior, tiny_tokenizer, Batch(clip, [""] * 8), "inpaint")
+    seen, given = seen_by(prior, tiny_tokenizer, Batch(clip, [""] * 8), "inpaint")
     assert torch.equal(seen, tiny_tokenizer.encode(clip)[:, :5])
+    assert given is None
+
+
+def test_a_prior_that_would_learn_no_window_but_the_first_does_not_slide():
+    generate, features = {"generate": 1.0}, Inputs(feature_size=2)
+    check_sliding(generate, Inputs(), 33, 17)
+    for tasks, inputs, num_frames in (
+        (generate, Inputs(), 17),
+        (generate, features, 33),
+        ({"rollout": 1.0}, Inputs(), 33),
+    ):
+        with pytest.raises(ValueError, match=r"longer than its 17 .* leave slides out"):
+            check_sliding(tasks, inputs, num_frames, 17)
+
+
+def test_latent_frames_that_are_given_are_no_part_of_the_loss():
+    torch.manual_seed(0)
+    prior = AutoregressivePrior(Transformer(32, 1, 2), 200, [5, 4, 4])
+    tokens, condition = torch.randint(200, (2, 5, 4, 4)), Condition([[], []])
+    nats = -prior.score(tokens, condition).view(2, 5, 16)
+    expected = torch.cat([nats[0], nats[1, 2:]]).mean()
+    torch.testing.assert_close(
+        prior.loss(tokens, condition, given=torch.tensor([0, 2])).detach(), expected
+    )
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_masked_prior_reads_what_is_given(causal, monkeypatch):
+    torch.manual_seed(0)
+    prior = MaskGITPrior(Transformer(32, 1, 2), 200, [5, 4, 4], causal=causal)
+    tokens, condition = torch.randint(200, (2, 5, 4, 4)), Condition([[], []])
+    hidden, states = [], prior._states
+    monkeypatch.setattr(prior, "_states", lambda t, m, c: hidden.append(m) or states(t, m, c))
+    for given in (None, torch.tensor([0, 2]), torch.tensor([5, 5])):
+        generator = torch.Generator().manual_seed(0)
+        loss = prior.loss(tokens, condition, None, generator, given)
+        assert loss.isfinite()
+    plain, some, all_of_it = (masked.view(2, 5, 16) for masked in hidden)
+    assert torch.equal(some[0], plain[0])
+    assert torch.equal(some[1, 2:], plain[1, 2:])
+    assert plain[1, :2].any()
+    assert not some[1, :2].any()
+    assert not all_of_it.any()
 
 
 def test_each_tokenizer_must_be_the_one_of_the_checkpoint(tiny_tokenizer):

@@ -73,9 +73,12 @@ def test_a_sliding_continuation_keeps_half_a_window():
 
 def test_half_of_the_trained_windows_stand_at_the_start_and_the_others_anywhere():
     tokens = torch.arange(9)[None, :, None, None].expand(4000, 9, 2, 2)
-    cut = windows_of(tokens, 5, torch.Generator().manual_seed(0))
+    cut, given = windows_of(tokens, 5, torch.Generator().manual_seed(0))
     starts = cut[:, 0, 0, 0]
     assert torch.equal(cut[..., 0, 0], starts[:, None] + torch.arange(5))
     shares = torch.bincount(starts, minlength=5) / 4000
     torch.testing.assert_close(shares, torch.tensor([0.5] + [0.125] * 4), rtol=0, atol=0.03)
-    assert windows_of(tokens, 9, torch.Generator()) is tokens
+    assert torch.equal(given, 2 * (starts > 0))
+    whole, given = windows_of(tokens, 9, torch.Generator())
+    assert torch.equal(whole, tokens)
+    assert not given.any()
