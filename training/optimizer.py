@@ -17,21 +17,31 @@ from torch.optim import Optimizer
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5) -> Tensor:
+def orthogonalize(matrices: Tensor, rounds: tuple[int, ...] = (3, 2)) -> Tensor:
     """Move singular values of a stack of matrices towards 1, by quintic Newton-Schulz steps.
+
+    A step multiplies a matrix by a polynomial of its Gram matrix, so that steps can be taken on
+    that alone, which is small (Gram Newton-Schulz, Zhang et al. 2026).
 
     Args:
         matrices: A stack "K M N".
-        steps: Iterations; 5 bring the values of any matrix to about [0.7, 1.2].
+        rounds: Steps, five of which bring the values of any matrix to about [0.7, 1.2]. Each round
+            takes the Gram matrix anew: in bfloat16 all five at once lose what is small.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.bfloat16()
     x = x.mT if tall else x
     x = x / x.float().norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7).to(x.dtype)
-    for _ in range(steps):
+    for steps in rounds:
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        for step in range(steps):
+            factor = b * gram + c * gram @ gram
+            factor.diagonal(dim1=-2, dim2=-1).add_(a)
+            product = factor @ product if step else factor  # polynomials of one matrix commute
+            if step + 1 < steps:
+                gram = factor @ gram @ factor
+        x = product @ x
     return x.mT if tall else x
 
 

@@ -2,7 +2,13 @@ import pytest
 import torch
 from torch import nn
 
-from training.optimizer import MuonAdamW, learning_rate_scale, matrices, orthogonalize
+from training.optimizer import (
+    NEWTON_SCHULZ,
+    MuonAdamW,
+    learning_rate_scale,
+    matrices,
+    orthogonalize,
+)
 
 
 def trained(make_optimizer, weights, steps=5):
@@ -56,6 +62,31 @@ def test_singular_values_move_to_one(shape):
     values = torch.linalg.svdvals(orthogonalize(matrices).float())
     assert values.min() > 0.6
     assert values.max() < 1.3
+
+
+def by_steps(matrix, steps=5):
+    """Return what Newton-Schulz makes of a matrix, on the matrix itself, exactly."""
+    a, b, c = NEWTON_SCHULZ
+    x = matrix.double() / matrix.double().norm()
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + b * gram @ x + c * gram @ gram @ x
+    return x
+
+
+@pytest.mark.parametrize(
+    "values",
+    [torch.ones(64), torch.logspace(0, -3, 64), torch.tensor([1.0] * 8 + [0.01] * 56)],
+    ids=["alike", "falling", "few"],
+)
+def test_steps_on_the_gram_matrix_are_those_on_the_matrix(values):
+    draw = torch.randn(64, 576, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(draw, full_matrices=False)
+    matrix = u * values @ v
+    ours, exact = orthogonalize(matrix[None])[0].double(), by_steps(matrix)
+    assert torch.cosine_similarity(ours.flatten(), exact.flatten(), dim=0) > 0.99
+    assert (ours - exact).norm() < 0.15 * exact.norm()
+    assert torch.linalg.matrix_norm(ours, 2) < 1.3
 
 
 def test_the_learning_rate_is_a_trapezoid():
