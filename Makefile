@@ -27,7 +27,7 @@ check: install
 soak: install
 	$(BIN)/python -m pytest --quiet -m soak
 
-# make tokenizer-study [VIDEOS=folder]: which bottleneck and which network, in less than an hour; on
+# make tokenizer-study [VIDEOS=folder]: which bottleneck and which network, in about an hour; on
 # captioned shapes, and on real clips only where a folder of them is given.
 tokenizer-study: install
 	$(BIN)/python -m benchmarks.tokenizer_study $(if $(VIDEOS),--videos '$(VIDEOS)')

@@ -1,6 +1,8 @@
 """The study's models build, no part is done twice, and its verdict follows its table."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -98,23 +100,26 @@ def test_bits_of_a_masked_prior_say_what_they_are():
 def test_a_training_is_done_once_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     asked, codes = [], [1, 0, 0]  # the second is told to end: a 0, but no model
 
-    class Done:
-        def __init__(self, command):
-            asked.append(command)
-            (tmp_path / "run/checkpoints").mkdir(exist_ok=True)
-            (tmp_path / "run/checkpoints/last.ckpt").touch()
-            self.returncode = codes.pop(0)
-            if len(asked) == 3:
-                (tmp_path / "run/model").mkdir()
+    popen = subprocess.Popen
 
-    monkeypatch.setattr(train_once.subprocess, "run", lambda command, check: Done(command))
+    def started(command, env):
+        asked.append((command, env.get("OMP_NUM_THREADS")))
+        (tmp_path / "run/checkpoints").mkdir(exist_ok=True)
+        (tmp_path / "run/checkpoints/last.ckpt").touch()
+        if len(asked) == 3:
+            (tmp_path / "run/model").mkdir()
+        work = f"import sys; sum(range(2_000_000)); sys.exit({codes.pop(0)})"
+        return popen([sys.executable, "-c", work])
+
+    monkeypatch.setattr(train_once.subprocess, "Popen", started)
     config = {"trainer": {}, "model": {}}
     for _ in range(2):
         with pytest.raises(SystemExit, match="the same command goes on from there"):
             train_once.train_once(config, tmp_path / "run")
     first = json.loads((tmp_path / "run/seconds.json").read_text())
-    assert first["cpu_seconds"] >= 0
-    assert train_once.train_once(config, tmp_path / "run") >= first["seconds"]
+    assert 0 < first["cpu_seconds"] < 2 * first["seconds"]
+    assert train_once.train_once(config, tmp_path / "run", 1) >= first["seconds"]
     train_once.train_once(config, tmp_path / "run")
-    assert ["--ckpt_path=last" in command for command in asked] == [False, True, True]
+    assert ["--ckpt_path=last" in command for command, _ in asked] == [False, True, True]
+    assert asked[2][1] == "1"
     assert config["export"] == str(tmp_path / "run/model")

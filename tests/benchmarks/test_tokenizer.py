@@ -1,4 +1,6 @@
 import json
+import time
+from threading import Barrier
 
 import pytest
 import torch
@@ -76,3 +78,27 @@ def test_a_study_run_is_a_published_recipe_with_another_tokenizer(tmp_path):
     assert "quantizer_anneal_steps" not in other
     assert [stage["batch_size"] for stage in config["data"]["stages"]] == [8, 2, 2]
     assert config["data"]["val"]["init_args"]["path"] == str(tmp_path / "videos")
+
+
+def test_a_study_trains_two_at_a_time_and_begins_no_other_when_one_stopped(tmp_path, monkeypatch):
+    begun, both = [], Barrier(2, timeout=20)
+
+    def trained(config, root, threads):
+        begun.append(root.name)
+        if len(begun) > 2:
+            time.sleep(0.2)
+        else:
+            both.wait()  # neither goes on alone
+        if root.name == "videos-64-base-FSQ-64000-2":
+            raise SystemExit("stopped")
+        return 1.0
+
+    monkeypatch.setattr(tokenizer_study, "train_once", trained)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    todo = tokenizer_study.runs(tmp_path, 1, 2)
+    with pytest.raises(SystemExit, match="stopped"):
+        tokenizer_study.train(todo, tmp_path, tmp_path)
+    assert sorted(begun[:2]) == ["videos-64-base-FSQ-64000-2", "videos-64-small-FSQ-64000-2"]
+    assert len(begun) < len(todo)
+    monkeypatch.setattr(tokenizer_study, "train_once", lambda *_: 2.0)
+    assert tokenizer_study.train(todo, tmp_path, tmp_path) == 20.0
