@@ -173,15 +173,16 @@ class PriorModule(FrozenTokenizerModule):
 
     def validation_step(self, batch: Batch | TokenBatch, batch_idx: int) -> None:
         with self.ema.applied(self.prior), autocast(self.device):
-            whole, batch = batch, self._first_window(batch)
-            tokens = self._tokens(batch)
+            whole, stream = batch, self._tokens(batch)
+            # The tokenizer is causal: those of the first window begin those of the whole clip.
+            batch, tokens = self._first_window(batch), stream[:, : self.prior.grid[0]]
             for number, task in enumerate(self.tasks):
                 generator = torch.Generator().manual_seed(batch_idx)
                 measure = "bits_per_piece" if task == "caption" else self.prior.measure
                 names = [f"{task}_{measure}" if number else measure]
                 losses = [self._loss(batch, tokens, task, generator, 0.0)]
                 if self._slides(task):
-                    cut, given = windows_of(self._tokens(whole), self.prior.grid[0], generator)
+                    cut, given = windows_of(stream, self.prior.grid[0], generator)
                     names.append(f"{task}_sliding_{measure}")
                     losses.append(self._loss(whole, cut, task, generator, 0.0, given))
                 bits = {f"val/{n}": one / math.log(2) for n, one in zip(names, losses, strict=True)}

@@ -137,5 +137,5 @@ def given_tokens(shape: torch.Size, given: Int[Tensor, " B"]) -> Bool[Tensor, "B
         shape: Of the tokens, B t h w.
         given: Latent frames of each clip.
     """
-    frames = torch.arange(shape[1]) < given.cpu()[:, None]
-    return frames.repeat_interleave(shape[2] * shape[3], dim=1).to(given.device)
+    frames = torch.arange(shape[1], device=given.device) < given[:, None]
+    return frames.repeat_interleave(shape[2] * shape[3], dim=1)
