@@ -21,12 +21,12 @@ from benchmarks.diffusion_measure import extractors_of, pixels
 from benchmarks.train_once import train_once
 from data.shapes import ALL_COMBINATIONS, Shapes
 from data.video import to_model_range
-from diffusion.condition import enlarged, reduced
 from diffusion.control import edges
 from diffusion.decoder import DiffusionDecoder
 from diffusion.decoding import Joint
 from evaluation.frechet import feature_distance
 from evaluation.prompts import obedience
+from layers.resizing import enlarged, reduced
 from pipeline import VideoPipeline
 from tokenizer import Tokenizer
 

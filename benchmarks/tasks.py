@@ -14,7 +14,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange, reduce
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from data.shapes import Rendered, Shapes, render
 from evaluation.baselines import copy_last
 from evaluation.prompts import obedience
 from evaluation.shapes_judge import judge
+from layers.resizing import enlarged, reduced
 from pipeline import VideoPipeline
 
 NUM_FRAMES, CONTEXT_FRAMES, BATCH_SIZE = 17, 5, 18
@@ -138,13 +138,9 @@ def control(study: Study) -> Row:
 
 def upscaling(study: Study) -> Row:
     """Clips made from others of half the size, against the true ones."""
-    frames = rearrange(study.truth, "b t h w c -> (b t) c h w").float()
-    small = F.avg_pool2d(frames, 2).round()
-    large = F.interpolate(small, scale_factor=2, mode="bicubic").round().clamp(0, 255)
-    small, large = (
-        rearrange(x, "(b t) c h w -> b t h w c", t=NUM_FRAMES).to(torch.uint8)
-        for x in (small, large)
-    )
+    small = reduced(rearrange(study.truth, "b t h w c -> b c t h w").float(), 1, 2).round()
+    large = enlarged(small, 1, 2).round().clamp(0, 255)
+    small, large = (rearrange(x, "b c t h w -> b t h w c").to(torch.uint8) for x in (small, large))
     made = study.made("upscale", prompts=study.captions, guide=small)
     figure, baseline = (psnr(clip, study.truth) for clip in (made, large))
     return Row("upscale", "PSNR", figure, "bicubic", baseline)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from diffusion.condition import Condition, Texts, enlarged
+from diffusion.condition import Condition, Texts
 from diffusion.control import ControlFeatures
 from diffusion.objective import DiffusionObjective, noised
 from diffusion.sampler import (
@@ -30,6 +30,7 @@ from diffusion.windows import (
     without_reconstruction,
 )
 from diffusion.wishes import Joint, Kept, Sampling, Wishes
+from layers.resizing import enlarged
 
 GUIDANCE_WEIGHT = 4.0  # of reconstruction guidance
 

@@ -13,12 +13,13 @@ from torch import Tensor
 from data.datamodule import Batch
 from data.video import to_uint8
 from diffusion.adapters import add_adapters, merged
-from diffusion.condition import Texts, enlarged, reduced
+from diffusion.condition import Texts
 from diffusion.decoder import DiffusionDecoder
 from diffusion.distillation import distillation_loss
 from diffusion.inflation import freeze_space, inflate
 from evaluation.pixel import FramePSNR
 from layers.processes import all_rows
+from layers.resizing import enlarged, reduced
 from layers.storage import TEXT, load_module, read_manifest
 from lm.text import TextTokenizer
 from tokenizer import Tokenizer

@@ -15,6 +15,7 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from layers.resizing import enlarged, reduced
 from lm.condition import Guide, Inputs, Task
 from lm.sequence import Grid
 
@@ -142,7 +143,7 @@ def edges(clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 3 T H W"]:
 
 def shrink(clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B 3 T H2 W2"]:
     """Return a clip of half the height and width, each pixel the mean of four."""
-    return reduce(clip, "b c t (h y) (w x) -> b c t h w", "mean", y=UPSCALE, x=UPSCALE)
+    return reduced(clip, 1, UPSCALE)
 
 
 def with_means(
@@ -154,9 +155,7 @@ def with_means(
     "Improving resolution by image registration"); the little that is left, evenly.
     """
     for _ in range(_PROJECTIONS):
-        missing = rearrange(small - shrink(clip), "b c t h w -> (b t) c h w")
-        smooth = F.interpolate(missing, scale_factor=UPSCALE, mode="bicubic")
-        clip = clip + rearrange(smooth, "(b t) c h w -> b c t h w", b=len(clip))
+        clip = clip + enlarged(small - shrink(clip), 1, UPSCALE)
     missing = small - shrink(clip)
     return clip + repeat(missing, "b c t h w -> b c t (h y) (w x)", y=UPSCALE, x=UPSCALE)
 

@@ -22,8 +22,7 @@ for one in (prior, compiled):
     losses[-1].backward()
 torch.testing.assert_close(*losses)
 for eager, traced in zip(prior.parameters(), compiled.parameters(), strict=True):
-    if eager.grad is not None:
-        torch.testing.assert_close(traced.grad, eager.grad, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(traced.grad, eager.grad, atol=1e-5, rtol=1e-3)
 """
 
 
