@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
-from layers.attention import attention
+from layers.attention import attention, sparse
 from layers.configurable import Configurable
 from layers.linear import Linear
 from layers.norms import RMSNorm
@@ -200,7 +200,9 @@ class Transformer(Configurable, nn.Module):
             mask: True where a position may look; a list is taken by the layers in turn.
             cache: Earlier positions; extended by the new ones.
         """
-        masks = mask if isinstance(mask, list) else [mask]
+        masks: list[Mask] = [*mask] if isinstance(mask, list) else [mask]
+        if cache is None:
+            masks = [sparse(m, self.head_dim) if isinstance(m, Tensor) else m for m in masks]
         checkpointed = self.checkpointing and self.training and torch.is_grad_enabled()
         for layer, block in enumerate(self.blocks):
             inputs = x, table, masks[layer % len(masks)], cache, layer

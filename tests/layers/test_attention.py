@@ -68,6 +68,44 @@ def test_a_block_mask_means_what_flex_attention_means():
     torch.testing.assert_close(attention(q, k, v, mask=window), theirs)
 
 
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's own imports
+def test_the_kernel_of_a_block_mask_sees_what_its_table_says(monkeypatch):
+    """Compiled, as on a GPU: frames of 64 tokens, each of which sees its own frame and the text."""
+    monkeypatch.setattr(layers.attention, "_takes_blocks", lambda mask: True)
+    frame = torch.arange(640) // 64
+    table = (frame[:, None] == frame) & torch.ones(640, 640, dtype=torch.bool).tril()
+    table[:, :3] = torch.ones(640, 3, dtype=torch.bool).tril()
+    q, k, v = (torch.randn(2, heads, 640, 16) for heads in (4, 2, 2))
+    blocks = layers.attention.sparse(table, 16)
+    assert blocks.sparsity() > 50
+    seen = layers.attention._compiled_flex()(q, k, v, block_mask=blocks, enable_gqa=True)
+    torch.testing.assert_close(seen, by_hand(q, k, v, table))
+
+
+@pytest.mark.parametrize(
+    ("length", "head_dim", "on_gpu", "taken"),
+    [
+        (1024, 16, True, True),
+        (1023, 16, True, False),
+        (1024, 8, True, False),
+        (1024, 16, False, False),
+    ],
+)
+def test_long_tables_become_block_masks_on_a_gpu(length, head_dim, on_gpu, taken, monkeypatch):
+    made, blocks = [], create_block_mask(lambda b, h, i, j: i >= j, None, None, 8, 8, device="cpu")
+
+    def create(*args, device):
+        made.append(device)
+        return blocks
+
+    monkeypatch.setattr(layers.attention, "create_block_mask", create)
+    table = torch.ones(length, length, dtype=torch.bool)
+    kept = layers.attention.sparse(table.as_subclass(OnGPU) if on_gpu else table, head_dim)
+    assert made == [torch.device("cuda")] * taken
+    assert (kept is blocks) == taken
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_flash_attn_is_called_as_its_manual_says(monkeypatch, causal):
     """It takes B N heads head_dim, half precision and shared keys; here in PyTorch's words."""

@@ -5,7 +5,10 @@ import inspect
 import pytest
 import torch
 from einops import rearrange
+from torch.nn.attention.flex_attention import BlockMask
 
+import layers.attention
+import lm.transformer
 from lm import AutoregressivePrior, Condition, Guide, Inputs, MaskGITPrior, Sampling, Transformer
 from lm.captioning import caption_loss, write_captions
 from lm.patterns import cells, narrowed, within
@@ -105,6 +108,33 @@ def test_what_is_sampled_is_what_is_trained(patterns, attention):
     )
     best = prior.logits(greedy, condition).argmax(-1).view_as(greedy)
     assert torch.equal(best[:, 1:], greedy[:, 1:])
+
+
+@pytest.mark.parametrize("kind", [AutoregressivePrior, MaskGITPrior])
+def test_block_masks_hide_what_tables_hide(kind, monkeypatch):
+    """Logits and gradients, in every layer; on a CPU the kernel's masks are written out again."""
+    prior, seen = (
+        new_prior(kind, patterns=["space", "window", "time"], window=[3, 2, 2], depth=3),
+        [],
+    )
+    hidden = [torch.ones(2, 48, dtype=torch.bool)] if kind is MaskGITPrior else []
+
+    def learnt():
+        logits = prior.logits(TOKENS, *hidden, TEXTS)
+        return logits, *torch.autograd.grad(
+            logits.square().sum(), [*prior.transformer.parameters()]
+        )
+
+    def attention(q, k, v, *, causal, mask):
+        seen.append(type(mask))
+        return layers.attention.attention(q, k, v, causal=causal, mask=mask)
+
+    tables = learnt()
+    monkeypatch.setattr(layers.attention, "_takes_blocks", lambda mask: True)
+    monkeypatch.setattr(lm.transformer, "attention", attention)
+    blocks = learnt()
+    assert seen == [BlockMask] * 3
+    torch.testing.assert_close(blocks, tables)
 
 
 def test_captions_are_written_as_they_are_learnt():
