@@ -27,6 +27,11 @@ from torch.nn.attention.flex_attention import (
 # 22 ms for 16 x 2 x 340 x 128 in bfloat16 on two cores. Longer sequences need its little memory.
 _WRITTEN_OUT = 1024
 
+# Causal queries are taken in parts of so many or more, which need fewer of the scores: forward and
+# backward of 8 x 8 x 336 x 64 on a core take 61 instead of 70 ms in bfloat16 and 86 instead of 118
+# in float32, of 2 x 8 x 1000 x 64 88 instead of 136 and 143 instead of 303.
+_PART, _MOST_PARTS = 150, 3
+
 # With so few queries its forward in bfloat16 takes five to nine times the formula's time.
 _FEW_QUERIES = 16
 
@@ -69,9 +74,7 @@ def attention(
     if groups > 1:
         k, v = (repeat(x, "b h m d -> b (h groups) m d", groups=groups) for x in (k, v))
     if q.device.type == "cpu" and _is_faster_written_out(q, k):
-        if causal:
-            mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
-        return _written_out(q, k, v, mask)
+        return _causal_in_parts(q, k, v) if causal else _written_out(q, k, v, mask)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
 
 
@@ -89,6 +92,17 @@ def sparse(mask: Bool[Tensor, "N M"], head_dim: int) -> Bool[Tensor, "N M"] | Bl
 
 def _takes_blocks(mask: Tensor) -> bool:
     return mask.device.type != "cpu" and min(mask.shape) >= _BLOCKS
+
+
+def _causal_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return causal attention, of each part of the queries to the keys up to its end alone."""
+    length, parts = q.shape[2], []
+    size = -(-length // min(_MOST_PARTS, max(1, length // _PART)))
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        mask = torch.ones(end - start, end, dtype=torch.bool).tril(start)
+        parts.append(_written_out(q[:, :, start:end], k[:, :, :end], v[:, :, :end], mask))
+    return torch.cat(parts, dim=2)
 
 
 def _written_out(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

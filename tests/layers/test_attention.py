@@ -12,10 +12,11 @@ from layers.attention import attention
 
 
 @pytest.mark.parametrize("masking", ["none", "causal", "mask"])
-def test_the_written_out_path_and_its_gradients_are_pytorchs(masking):
+@pytest.mark.parametrize("length", [1, 20, 301, 460, 1024])
+def test_the_written_out_path_and_its_gradients_are_pytorchs(masking, length):
     torch.manual_seed(0)
-    q, k, v, seen = (torch.randn(2, 3, 20, 16, requires_grad=True) for _ in range(4))
-    mask = torch.rand(20, 20) < 0.5
+    q, k, v, seen = (torch.randn(2, 3, length, 16, requires_grad=True) for _ in range(4))
+    mask = torch.rand(length, length) < 0.5
     mask[:, 0] = True
     given = mask if masking == "mask" else None
     ours = attention(q, k, v, causal=masking == "causal", mask=given)
