@@ -32,7 +32,7 @@ soak: install
 tokenizer-study: install
 	$(BIN)/python -m benchmarks.tokenizer_study $(if $(VIDEOS),--videos '$(VIDEOS)')
 
-# make prediction-study: priors and bottlenecks beside baselines, in less than 90 minutes.
+# make prediction-study: priors and bottlenecks beside baselines, in about 100 minutes.
 prediction-study: install
 	$(BIN)/python -m benchmarks.prediction_study
 

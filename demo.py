@@ -249,7 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
     demo = Demo(args.out, args.minutes, args.videos)
     console.print(
         f"Trains a tokenizer, then a prior, samples and measures, in {args.out}: "
-        f"about {args.minutes or 15:g} minutes on two cores. MINUTES=60 trains longer."
+        f"about {args.minutes or 18:g} minutes on two cores. MINUTES=60 trains longer."
     )
     demo.train("tokenizer")
     demo.train("prior")

@@ -1,4 +1,4 @@
-"""Evaluate by a named protocol: python evaluate.py captioned-shapes runs/demo/model --out results/.
+"""Evaluate by a protocol: python evaluate.py captioned-shapes runs/demo/model --out runs/result.
 
 Writes result.json, report.html and the clips that the page shows. `torchrun --nproc-per-node 2
 evaluate.py ...` shares the clips over processes and gives the same numbers.
@@ -216,7 +216,7 @@ def _text_encoder(folder: Path | None) -> TextEncoder | None:
     try:
         from evaluation.clip import CLIPFeatures
     except ImportError as error:
-        raise ValueError("--clip needs transformers: pip install -e .[clip]") from error
+        raise ValueError("--clip needs transformers: pip install transformers") from error
     return CLIPFeatures(folder)
 
 

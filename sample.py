@@ -25,8 +25,8 @@ The tokenizer alone is a codec, for videos of any size and length, which stream 
     python sample.py MODEL --task decode --context in.tokens --out out/
 """
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -54,9 +54,9 @@ from tokenizer.codec import decode_file, encode_file, reconstruct_video
 from tokenizer.token_file import TokenReader
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(description="Sample videos from a model folder.")
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("model", help="model folder or hub id")
     parser.add_argument("--task", choices=TASKS, default="generate")
     parser.add_argument("--prompt", action="append", help="what to show; may be given repeatedly")
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     TASKS[args.task](args)
 
 
-def generate(args: argparse.Namespace) -> None:
+def generate(args: Namespace) -> None:
     """Sample from the prior."""
     pipe = VideoPipeline.from_pretrained(args.model, args.device)
     request = _request(args, pipe)
@@ -129,7 +129,7 @@ def generate(args: argparse.Namespace) -> None:
     write_samples(pieces, labels, length, args.out, faster * pipe.fps)
 
 
-def edit(args: argparse.Namespace) -> None:
+def edit(args: Namespace) -> None:
     """Change a video as a prompt says."""
     if args.context is None or not args.prompt:
         raise ValueError("--task edit needs --context, the video, and --prompt, what to make of it")
@@ -146,7 +146,7 @@ def edit(args: argparse.Namespace) -> None:
     write_samples(iter([edited]), prompts, edited.shape[1], args.out, pipe.fps)
 
 
-def caption(args: argparse.Namespace) -> None:
+def caption(args: Namespace) -> None:
     """Print what a video shows."""
     pipe = VideoPipeline.from_pretrained(args.model, args.device)
     if args.context is None:
@@ -156,7 +156,7 @@ def caption(args: argparse.Namespace) -> None:
     print(pipe.caption(clip[None], args.seed, args.temperature or 0.0)[0])
 
 
-def _request(args: argparse.Namespace, pipe: VideoPipeline) -> Request:
+def _request(args: Namespace, pipe: VideoPipeline) -> Request:
     """Return what the command line asks for, with the files that it names."""
     prompts, classes = (
         None if told is None else [one for one in told for _ in range(args.num)]
@@ -221,7 +221,7 @@ def _through_key_frames(
     return replace(filling, guide=torch.cat(list(made), dim=1)), rest
 
 
-def reconstruct(args: argparse.Namespace) -> None:
+def reconstruct(args: Namespace) -> None:
     """Send a video through the tokenizer and back; print how much of it survived."""
     path, tokenizer = _codec(args)
     out = args.out / f"{path.stem}_reconstruction.mp4"
@@ -238,7 +238,7 @@ def reconstruct(args: argparse.Namespace) -> None:
     print(f"{out}: PSNR {psnr.compute():.2f} dB, {similarity}")
 
 
-def encode(args: argparse.Namespace) -> None:
+def encode(args: Namespace) -> None:
     """Write the tokens of a video as one file."""
     path, tokenizer = _codec(args)
     out = args.out if args.out.suffix == ".tokens" else args.out / f"{path.stem}.tokens"
@@ -248,7 +248,7 @@ def encode(args: argparse.Namespace) -> None:
     print(f"{out}: {num_frames} frames in {size} bytes, {rate:.4f} bits a pixel")
 
 
-def decode(args: argparse.Namespace) -> None:
+def decode(args: Namespace) -> None:
     """Write the video that a token file stands for."""
     path, tokenizer = _codec(args)
     file, out = TokenReader(path), args.out / f"{path.stem}_decoded.mp4"
@@ -259,7 +259,7 @@ def decode(args: argparse.Namespace) -> None:
     print(f"{out}: {file.num_frames} frames")
 
 
-def _codec(args: argparse.Namespace) -> tuple[Path, Tokenizer | TiledTokenizer]:
+def _codec(args: Namespace) -> tuple[Path, Tokenizer | TiledTokenizer]:
     if args.context is None:
         raise ValueError(f"--task {args.task} needs --context, the file to read")
     if args.decoder != "cnn":
