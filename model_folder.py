@@ -206,6 +206,11 @@ class ModelFolder:
                 "this model has no diffusion decoder; train one (configs/demo_decoder.yaml), or "
                 "leave decoder out"
             )
+        if self.decoder.text is not None and self.text_encoder is not None:
+            raise ValueError(
+                "this diffusion decoder reads text pieces, but the prompts of this model are read "
+                "by a text encoder; train a decoder with text_size: 0"
+            )
         return self.decoder
 
     @property

@@ -46,7 +46,7 @@ from evaluation.samples import write_samples
 from layers.processes import device, local_device
 from lm.key_frames import key_frames, shared_sampling
 from lm.request import NEEDS, Request, parse_story
-from lm.request_files import box, bright, guide_frames, last_frames
+from lm.request_files import action_rows, box, bright, guide_frames, last_frames
 from lm.sampling import Sampling
 from pipeline import VideoPipeline
 from tokenizer import TiledTokenizer, Tokenizer
@@ -174,14 +174,11 @@ def _request(args: Namespace, pipe: VideoPipeline) -> Request:
         mask = bright(args.mask, args.guide, pipe.size, pipe.fps, stride)
     elif args.box is not None:
         mask = box(args.box, pipe.size, inside=args.task != "outpaint")
-    rows = None if args.actions is None else np.load(args.actions, allow_pickle=False)
-    actions = None if rows is None else torch.from_numpy(rows).float()
+    actions = None if args.actions is None else action_rows(args.actions)
     context, guide, actions = (
         part if part is None else part.expand(count, *part.shape)
         for part in (context, guide, actions)
     )
-    if classes is not None:
-        classes = [int(one) if one.isdecimal() else one for one in classes]
     return Request(
         prompts,
         args.frames,

@@ -35,8 +35,6 @@ NOT_FOR_THE_USER = (
     r".*resuming from a checkpoint that ended before the epoch",  # the order follows the step
 )
 
-WITH_PRIOR = ["tokenizer", "prior", "guide_tokenizer"]
-
 
 class CLI(LightningCLI):
     """LightningCLI for the modules and data of this project; ends with a model folder."""
@@ -84,7 +82,11 @@ class CLI(LightningCLI):
         if self.config.fit.export is not None and not isinstance(
             self.model, DiffusionDecoderModule
         ):
-            made = ["tokenizer"] if isinstance(self.model, TokenizerModule) else WITH_PRIOR
+            made = ["tokenizer"]
+            if not isinstance(self.model, TokenizerModule):
+                made.append("prior")
+            if getattr(self.model, "guide_tokenizer_folder", None) is not None:
+                made.append("guide_tokenizer")
             require_room(Path(self.config.fit.export), made)
         self._find_last()
 

@@ -27,6 +27,7 @@ from data.container import VideoError as VideoError
 from data.container import decoded_frames, describe, frame_rate, open_video, read_picture
 
 # FFmpeg's faster rounding makes every picture a level darker, on the way in and on the way out.
+MAX_GIF_FPS = 50.0  # players take shorter delays for a mistake
 SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
@@ -156,7 +157,9 @@ def resize_and_crop(
 
 
 def to_model_range(clip: UInt8[Tensor, "*B T H W 3"]) -> Float[Tensor, "*B 3 T H W"]:
-    """Map 0..255 to [-1, 1] and put the channels first."""
+    """Map 0..255 to [-1, 1] and put the channels first; other than bytes are a ValueError."""
+    if clip.dtype != torch.uint8:
+        raise ValueError(f"frames are {clip.dtype}, but must be uint8; use data.video.to_uint8")
     return rearrange(clip, "... T H W C -> ... C T H W").float() / 127.5 - 1
 
 
@@ -284,8 +287,8 @@ def write_video(path: str | Path, clip: UInt8[Tensor, "T H W 3"], fps: float) ->
 
 
 def _write_gif(path: Path, clip: UInt8[Tensor, "T H W 3"], fps: float) -> None:
-    if not 0 < fps <= 50:
-        raise ValueError(f"fps is {fps}, but a GIF plays above 0 and at most 50; write an mp4")
+    if not 0 < fps <= MAX_GIF_FPS:
+        raise ValueError(f"fps is {fps}, but a GIF plays above 0, at most {MAX_GIF_FPS}; use mp4")
     height, width = clip.shape[1:3]
     column = Image.fromarray(rearrange(clip.cpu().numpy(), "T H W C -> (T H) W C"))
     column = column.quantize(255)  # of 256, one stays free to mark what does not change

@@ -9,6 +9,7 @@ from torch import Tensor
 from diffusion.condition import Texts
 from diffusion.decoder import DiffusionDecoder
 from diffusion.sampler import generators_of
+from diffusion.windows import IMAGES_ONLY
 from diffusion.wishes import Sampling, Wishes
 
 
@@ -59,6 +60,8 @@ class DrawnPixels:
             num_frames: What the prior makes.
             size: Height and width of what it makes.
         """
+        if self.decoder.window == 1 < num_frames:
+            raise ValueError(IMAGES_ONLY)
         if self.decoder.text is not None:
             for texts in parts:
                 self.decoder.text(texts)

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+IMAGES_ONLY = "this decoder is for images; train one with a window of 2 or more"
+
 
 @runtime_checkable
 class PixelDecoder(Protocol):
@@ -78,7 +80,7 @@ def cut(
         base = frames if base is None else torch.cat([base, frames], dim=2)
         end = start + tokens.shape[1]
         if size == 1 < end:
-            raise ValueError("this decoder is for images; train one with a window of 2 or more")
+            raise ValueError(IMAGES_ONLY)
         while done < (begin := max(0, done - overlap)) + size <= end:
             part = _part(tokens, base, begin - start, size, stride)
             yield Window(*part, done - begin, begin)

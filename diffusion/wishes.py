@@ -1,6 +1,8 @@
 """What a diffusion decoder is asked: how windows are sampled, and what a clip is to be like."""
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal, NamedTuple, get_args
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -13,7 +15,8 @@ Joint = Literal["given", "replaced", "guided"]
 or by reconstruction guidance."""
 
 
-class Sampling(NamedTuple):
+@dataclass(frozen=True)
+class Sampling:
     """How windows are sampled.
 
     Args:
@@ -23,6 +26,9 @@ class Sampling(NamedTuple):
         joint: How a window takes over the frames it begins with; kept ones are never "given".
         start: None samples what tokens leave open. A time edits: a window begins with its base,
             noised that far, and its tokens are not seen.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     steps: int = 20
@@ -30,6 +36,15 @@ class Sampling(NamedTuple):
     solver: Solver = "ddim"
     joint: Joint = "given"
     start: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, but must be 1 or more")
+        if not isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale is {self.guidance_scale}, but must be finite")
+        for name, choices in (("solver", get_args(Solver)), ("joint", get_args(Joint))):
+            if (choice := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} is {choice!r}, but must be one of {', '.join(choices)}")
 
 
 class Kept(NamedTuple):

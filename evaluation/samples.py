@@ -8,7 +8,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from data.video import VideoWriter, write_video
+from data.video import MAX_GIF_FPS, VideoWriter, write_video
 from evaluation.contact_sheet import Row, contact_sheet
 
 SHORT = 128
@@ -23,6 +23,8 @@ def write_samples(
     fps: float,
 ) -> None:
     """Write each video as mp4 while it is made; of short ones also gifs and a contact sheet."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, but videos go into a folder; give another name")
     kept = []
     with ExitStack() as stack:
         paths = [out / f"{i:03d}.mp4" for i in range(len(labels))]
@@ -35,7 +37,7 @@ def write_samples(
     if kept:
         videos = torch.cat(kept, dim=1)
         for path, video in zip(paths, videos, strict=True):
-            write_video(path.with_suffix(".gif"), video, fps)
+            write_video(path.with_suffix(".gif"), video, min(fps, MAX_GIF_FPS))
         rows = [Row(label, {"": video}) for label, video in zip(labels, videos, strict=True)]
         contact_sheet(rows, out / "samples.png")
     print(f"{len(labels)} videos written to {out}")

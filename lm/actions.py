@@ -10,7 +10,7 @@ NONE = -1
 
 
 def to_bins(
-    actions: Float[Tensor, "B T A"], ranges: list[list[float]], bins: int
+    actions: Float[Tensor, "B T A"] | Int[Tensor, "B T A"], ranges: list[list[float]], bins: int
 ) -> Int[Tensor, "B T A"]:
     """Cut each dimension's range into bins of equal width and number them from 0.
 
@@ -22,6 +22,7 @@ def to_bins(
             f"actions have {actions.shape[-1]} dimensions, but this prior was trained with "
             f"{len(ranges)}; give one number for each"
         )
+    actions = actions.float()  # in whole numbers the ends of a range would be cut off
     low, high = torch.tensor(ranges, dtype=actions.dtype, device=actions.device).T
     outside = ~((actions >= low) & (actions <= high))
     if bool(outside.any()):

@@ -3,6 +3,7 @@
 Everything that stands before the tokens of a clip, or among them, without being predicted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -115,6 +116,11 @@ class Inputs(Configurable):
                 )
         if condition.actions is not None:
             self._check_actions(condition.actions)
+        if condition.features is None and self.feature_size and task != "caption":
+            raise ValueError(
+                "this prior reads features; give a row of "
+                f"{self.feature_size} numbers for each latent frame"
+            )
         size = self.feature_size if condition.features is None else condition.features.shape[-1]
         if size != self.feature_size:
             raise ValueError(
@@ -226,3 +232,16 @@ class Condition:
         if self.states is not None and bare.states is not None:
             states = torch.cat([self.states, bare.states])
         return Condition(texts, self.task, classes, actions, guide, features, states)
+
+
+def class_numbers(classes: Sequence[str | int] | None, known: list[str]) -> list[int | None] | None:
+    """Return the number of each class, by its name or, where none is called so, by its number."""
+    if classes is None:
+        return None
+    numbers: list[int | None] = []
+    for one in classes:
+        if isinstance(one, str) and one not in known and not one.isdecimal():
+            names = ", ".join(known[:8]) or "none"
+            raise ValueError(f"{one!r} is no class of this model; it knows {names}")
+        numbers.append(known.index(one) if one in known else int(one))
+    return numbers

@@ -42,7 +42,12 @@ def key_frames(request: Request, gap: int, size: int) -> tuple[Request, Request]
             f"the video has {request.length} frames, but key frames stand {gap} apart; use "
             f"{1 + max(1, gaps) * gap} or {1 + (gaps + 1) * gap}"
         )
-    first = None if request.context is None else request.context[:, -1:]
+    first = request.context
+    if first is not None and first.shape[1] > 1:
+        raise ValueError(
+            f"key frames go on from one picture, but the context has {first.shape[1]} frames; give "
+            "its last one (--context-frames 1)"
+        )
     keys = replace(request, num_frames=gaps + 1, context=first, story=story, control=None)
     filling = replace(
         request,

@@ -211,12 +211,13 @@ class Prior(Configurable, nn.Module, ABC):
         if self.states is not None:
             shape = len(vectors), self.inputs.state_window, self.inputs.state_size
             told = condition.states
-            parts.append(self.states(vectors.new_zeros(shape) if told is None else told))
+            told = vectors.new_zeros(shape) if told is None else told.to(vectors.dtype)
+            parts.append(self.states(told))
         if condition.guide is not None and self.guide is not None:
             # What a caption is written of is the video itself.
             parts.append(self.guide(condition.guide, self.codes, condition.task == "caption"))
         if condition.features is not None and self.features is not None:
-            parts.append(self.features(condition.features))
+            parts.append(self.features(condition.features.to(vectors.dtype)))
         return torch.cat([*parts, vectors[:, -1:]], dim=1)
 
     def actions(self, condition: Condition) -> Float[Tensor, "B t a D"] | None:

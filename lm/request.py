@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -56,7 +57,7 @@ class Request:
 
     prompts: list[str] | None = None
     num_frames: int | None = None
-    seed: int | list[int] = 0
+    seed: int | Sequence[int] = 0
     context: UInt8[Tensor, "B T H W 3"] | None = None
     task: str = "generate"
     classes: Sequence[str | int] | None = None
@@ -99,6 +100,10 @@ class Request:
             )
         if self.task == "interpolate" and self.context is not None:
             raise ValueError("the first key frame is the context; give it in the guide alone")
+        for name in ("context", "guide", "control"):
+            part = getattr(self, name)
+            if part is not None and (part.ndim != 5 or part.shape[-1] != 3):
+                raise ValueError(f"{name} is {tuple(part.shape)}, but must be B T H W 3")
         self._check_counts()
         rows = {
             "actions": self.actions,
@@ -146,6 +151,8 @@ class Request:
         """
         if self.mask is None or self.guide is None:
             return None
+        if self.mask.dtype != torch.bool:
+            raise ValueError(f"the mask is {self.mask.dtype}; give booleans, as mask > 127 makes")
         count, frames, *sides = self.guide.shape[:4]
         mask = self.mask.expand(*[1] * (4 - self.mask.ndim), *self.mask.shape)
         fits = mask.shape[0] in (1, count) and mask.shape[1] in (1, frames)
@@ -168,6 +175,8 @@ class Request:
                 "different numbers of samples are asked for: "
                 f"{', '.join(f'{count} {name}' for name, count in counts.items())}; give one each"
             )
+        if self.count < 1:
+            raise ValueError("no sample is asked for; give one prompt or seed at least")
 
     def _counts(self) -> dict[str, int]:
         """Return how many samples each input speaks of."""
@@ -179,7 +188,7 @@ class Request:
             "actions": self.actions,
             "features": self.features,
             "controls": self.control,
-            "seeds": self.seed if isinstance(self.seed, list) else None,
+            "seeds": None if isinstance(self.seed, int) else self.seed,
         }
         return {name: len(part) for name, part in parts.items() if part is not None}
 
@@ -191,8 +200,8 @@ class Request:
     @property
     def seeds(self) -> list[int]:
         """The seed of each sample."""
-        if isinstance(self.seed, list):
-            return self.seed
+        if not isinstance(self.seed, int):
+            return [*self.seed]
         return [self.seed + i for i in range(self.count)]
 
     @property
@@ -261,17 +270,6 @@ class Request:
                 f"use {1 + gaps * stride} to {1 + gaps * (window - 1)} frames"
             )
         return [1 + gap * (number + 1) for number in range(gaps)]
-
-
-def class_numbers(classes: Sequence[str | int] | None, known: list[str]) -> list[int | None] | None:
-    """Return the number of each class; a name must be one that the model was trained with."""
-    if classes is None:
-        return None
-    unknown = [name for name in classes if isinstance(name, str) and name not in known]
-    if unknown:
-        names = ", ".join(known[:8]) or "none"
-        raise ValueError(f"{unknown[0]!r} is no class of this model; it knows {names}")
-    return [known.index(one) if isinstance(one, str) else one for one in classes]
 
 
 def parse_story(text: str) -> list[tuple[str, int]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from data.video import iterate_frames, probe
@@ -14,6 +14,8 @@ from lm.tasks import UPSCALE
 
 def last_frames(path: Path, frames: int, size: int, fps: float) -> UInt8[Tensor, "T H W 3"]:
     """Return the last frames of a video at the size that a model knows, and at most at its rate."""
+    if frames < 1:
+        raise ValueError(f"{frames} frames of a context are asked for; take 1 or more")
     _say_fit(path, size)
     last = deque(iterate_frames(path, size, fps=fps), maxlen=frames)
     if len(last) < frames:
@@ -45,6 +47,17 @@ def guide_frames(
         return torch.from_numpy(np.stack([next(frames), *deque(frames, maxlen=1)]))
     clip = torch.from_numpy(np.stack(list(iterate_frames(path, size, fps=fps))))
     return clip[: 1 + (len(clip) - 1) // stride * stride]
+
+
+def action_rows(path: Path) -> Float[Tensor, "T A"]:
+    """Return the actions that a .npy file holds."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no readable .npy file; write the rows of numbers with numpy.save"
+        ) from error
+    return torch.from_numpy(rows).float()
 
 
 def bright(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import isfinite
+from typing import get_args
 
 from lm.packing import Quantization
 
@@ -38,6 +39,9 @@ class Sampling:
         for name in ("guidance_scale", "temperature", "choice_temperature"):
             if not isfinite(value := getattr(self, name)):
                 raise ValueError(f"{name} is {value}, but must be a finite number")
+        if self.quantize not in (None, *get_args(Quantization)):
+            known = ", ".join(get_args(Quantization))
+            raise ValueError(f"quantize is {self.quantize!r}, but must be None or one of {known}")
         if self.temperature < 0:
             raise ValueError(f"temperature is {self.temperature}, but must be 0 (greedy) or more")
         if self.top_k is not None and self.top_k < 1:

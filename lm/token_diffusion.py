@@ -60,7 +60,7 @@ class LatentHead(nn.Module):
         turns = angle[:, None] * self.frequencies
         condition = torch.cat([states, turns.sin(), turns.cos()], dim=-1)
         condition = F.silu(self.condition(condition.to(self.condition.weight.dtype)))
-        x = self.read(z)
+        x = self.read(z.to(self.read.weight.dtype))
         for modulate, block in zip(self.modulate, self.blocks, strict=True):
             scale, shift, gate = modulate(condition).chunk(3, dim=-1)
             normed = F.layer_norm(x, x.shape[-1:])
@@ -117,7 +117,7 @@ class TokenDiffusionPrior(LatentPrior):
 
     def states(self, rows: Float[Tensor, "B N channels"], texts: Texts) -> Float[Tensor, "B N D"]:
         """Return the state from which each latent is predicted."""
-        x = torch.cat([self._prompts(texts), self.read(rows[:, :-1])], dim=1)
+        x = torch.cat([self._prompts(texts), self._vectors(rows[:, :-1])], dim=1)
         states = self.transformer(x, self._table(x.shape[1]))
         return states[:, self.prefix_length - 1 :]
 
@@ -136,12 +136,12 @@ class TokenDiffusionPrior(LatentPrior):
         total = num_latent_frames * math.prod(self.grid[1:])
         table = self._table(self.prefix_length + total)
         cache = self.transformer.new_cache(len(prompts), table.shape[1], prompts)
-        x = torch.cat([prompts, self.read(rows).repeat(len(sides), 1, 1)], dim=1)
+        x = torch.cat([prompts, self._vectors(rows).repeat(len(sides), 1, 1)], dim=1)
         while rows.shape[1] < total:
             states = self._next(x, table, cache)
             row = self._draw_row(states, len(texts), generators, guidance_scale, steps)
             rows = torch.cat([rows, row[:, None]], dim=1)
-            x = self.read(row)[:, None].repeat(len(sides), 1, 1)
+            x = self._vectors(row)[:, None].repeat(len(sides), 1, 1)
         h, w = self.grid[1:]
         return rearrange(rows, "b (t h w) d -> b d t h w", h=h, w=w)
 
@@ -181,3 +181,6 @@ class TokenDiffusionPrior(LatentPrior):
         grid = lattice(self.grid, self.prefix_length).flatten(0, 1)
         axes = torch.cat([line(self.prefix_length), grid])[:length]
         return self.transformer.rotary_table(axes.to(self.embedding.weight.device))
+
+    def _vectors(self, rows: Float[Tensor, "*B D"]) -> Float[Tensor, "*B W"]:
+        return self.read(rows.to(self.read.weight.dtype))

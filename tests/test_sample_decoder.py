@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import diffusion.wishes
+import lm.sampling
 import sample
 from data.video import decode_clip, to_uint8, write_video
 from diffusion import DiffusionDecoder, UNet3D
@@ -142,3 +144,45 @@ def test_a_control_is_read_as_it_is_and_another_size_is_refused(pipe, tmp_path):
     write_video(tmp_path / "large.mp4", torch.zeros(17, 48, 64, 3, dtype=torch.uint8), 8.0)
     with pytest.raises(ValueError, match=r"17 frames of 48 x 64 pixels, but .* 32 x 32"):
         run(pipe, tmp_path, *given, tmp_path / "large.mp4")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"decoder_steps": 0}, "steps is 0, but must be 1 or more"),
+        ({"decoder_guidance": float("nan")}, "guidance_scale is nan"),
+    ],
+)
+def test_what_no_decoder_takes_is_refused_before_sampling(pipe, monkeypatch, asked, words):
+    pipe = with_decoder(pipe)
+    monkeypatch.setattr(pipe.prior, "sample", None)
+    with pytest.raises(ValueError, match=words):
+        pipe.generate([PROMPT], decoder="diffusion", **asked)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "name", "words"),
+    [
+        (diffusion.wishes.Sampling(), "solver", "must be one of ddim, ancestral, dpm"),
+        (diffusion.wishes.Sampling(), "joint", "must be one of given, replaced, guided"),
+        (lm.sampling.Sampling(), "quantize", "must be None or one of int8"),
+    ],
+)
+def test_a_word_that_no_sampling_knows_is_refused(sampling, name, words):
+    object.__setattr__(sampling, name, "euler")  # outside of tests nobody checks the types
+    with pytest.raises(ValueError, match=f"{name} is 'euler', but {words}"):
+        sampling.__post_init__()
+
+
+def test_a_decoder_of_images_refuses_a_video_before_sampling(pipe, monkeypatch):
+    pipe = with_decoder(pipe, window=1)
+    monkeypatch.setattr(pipe.prior, "sample", None)
+    with pytest.raises(ValueError, match="decoder is for images"):
+        pipe.generate([PROMPT], decoder="diffusion")
+
+
+def test_a_decoder_that_reads_pieces_is_refused_beside_states_of_a_text_encoder(pipe):
+    pipe = with_decoder(pipe)
+    pipe.text_encoder = object()
+    with pytest.raises(ValueError, match=r"reads text pieces.*text_size: 0"):
+        pipe.require_decoder()

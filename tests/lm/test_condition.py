@@ -5,6 +5,7 @@ import torch
 
 from lm import AutoregressivePrior, Condition, Guide, Inputs, MaskGITPrior, Sampling, Transformer
 from lm.actions import NONE, by_latent_frame, to_bins
+from lm.condition import class_numbers
 
 GENERATOR = torch.Generator().manual_seed(0)
 TOKENS = torch.randint(17, (2, 3, 2, 2), generator=GENERATOR)
@@ -127,6 +128,19 @@ def test_every_input_is_read(prior, name):
     assert loss(prior, EVERYTHING) != loss(prior, changed)
 
 
+def test_features_may_be_of_any_precision(prior):
+    double = Condition(**{**vars(EVERYTHING), "features": FEATURES.double()})
+    assert loss(prior, double) == loss(prior, EVERYTHING)
+    assert prior.bfloat16().lead(double).dtype == torch.bfloat16
+
+
+def test_a_class_is_meant_by_its_name_before_its_number():
+    assert class_numbers(["10", "2", 1, "a", "7"], ["1", "10", "2", "a"]) == [1, 2, 1, 3, 7]
+    assert class_numbers(None, ["a"]) is None
+    with pytest.raises(ValueError, match="'b' is no class of this model; it knows a"):
+        class_numbers(["b"], ["a"])
+
+
 def test_under_a_hole_nothing_is_read(prior):
     hole = torch.zeros_like(GUIDE.tokens, dtype=torch.bool)
     hole[:, 0, 1, 1] = True
@@ -134,7 +148,7 @@ def test_under_a_hole_nothing_is_read(prior):
         tokens = GUIDE.tokens.clone()
         tokens[:, *place] = (tokens[:, *place] + 1) % 17
         losses = [
-            loss(prior, Condition([[], []], "inpaint", guide=Guide(one, hole)))
+            loss(prior, Condition([[], []], "inpaint", guide=Guide(one, hole), features=FEATURES))
             for one in (tokens, GUIDE.tokens)
         ]
         assert (losses[0] == losses[1]) == same
@@ -156,7 +170,7 @@ def test_a_sample_does_not_depend_on_its_batch(prior):
 def test_a_guide_of_another_tokenizer_lies_on_its_own_coarser_grid():
     prior = new_prior(inputs=INPUTS | {"guide_codebook_size": 50})
     guide = Guide(torch.tensor([49, 3]).view(2, 1, 1, 1), step=2)
-    assert loss(prior, Condition([[], []], "inpaint", guide=guide)) > 0
+    assert loss(prior, Condition([[], []], "inpaint", guide=guide, features=FEATURES)) > 0
     coarse = Guide(torch.zeros(1, 1, 2, 2, dtype=torch.long), step=2)
     places = prior.lead_places(Condition([[]], "inpaint", guide=coarse))[7:-1]
     assert (places - 8).tolist() == [[0, 0, 0], [0, 0, 2], [0, 2, 0], [0, 2, 2]]
@@ -182,6 +196,11 @@ def test_bins_have_equal_width_and_hold_both_ends():
     actions = torch.tensor([[[-1.0, 0.0], [-0.51, 0.99], [0.0, 1.0], [1.0, 2.0]]])
     bins = to_bins(actions, INPUTS["action_ranges"], 4)
     assert bins.tolist() == [[[0, 0], [0, 1], [2, 2], [3, 3]]]
+
+
+def test_whole_numbers_have_the_bins_they_have_as_floats():
+    whole, ranges = torch.arange(-3, 4).view(1, 7, 1), [[-3.5, 3.5]]
+    assert torch.equal(to_bins(whole, ranges, 14), to_bins(whole.double(), ranges, 14))
 
 
 def test_actions_stand_at_the_latent_frame_they_lead_to():
@@ -216,6 +235,7 @@ def test_actions_out_of_range_are_refused(actions, words):
         ({"actions": ACTIONS[..., :1]}, "1 dimensions"),
         ({"actions": ACTIONS[:, :2]}, "actions lead to 2"),
         ({"features": FEATURES[..., 1:]}, "4 numbers a row"),
+        ({"features": None}, "reads features; give a row of 5 numbers for each latent frame"),
     ],
 )
 def test_a_condition_that_cannot_be_is_refused_before_anything_is_drawn(prior, changes, words):

@@ -41,6 +41,10 @@ def test_the_parts_of_a_story_end_with_key_frames():
         ({"num_frames": 34}, "34 frames, but key frames stand 16 apart; use 33 or 49"),
         ({"task": "rollout", "actions": torch.zeros(1, 33, 2)}, "leave actions or the key frames"),
         ({"features": torch.zeros(1, 9, 2), "num_frames": 33}, "leave features or"),
+        (
+            {"context": torch.zeros(1, 5, 8, 8, 3, dtype=torch.uint8), "num_frames": 33},
+            "from one picture, but the context has 5 frames",
+        ),
     ],
 )
 def test_what_key_frames_cannot_be_told_is_refused(asked, words):

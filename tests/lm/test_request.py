@@ -34,6 +34,8 @@ STORY = [("a", 9), ("b", 8)]
         ({"prompts": ["a", "b"], "seed": [1]}, "2 prompts, 1 seeds"),
         ({"task": "rollout", "actions": torch.zeros(1, 8, 2), "num_frames": 9}, "8 frames"),
         ({"task": "control", "guide": CLIP, "num_frames": 17}, "guide has 9 frames"),
+        ({"prompts": []}, "no sample is asked for"),
+        ({"seed": ()}, "no sample is asked for"),
     ],
 )
 def test_what_does_not_belong_together_is_refused(asked, words):
@@ -136,3 +138,8 @@ def test_lengths_and_numbers_follow_from_what_is_given():
     assert Request(task="control", guide=CLIP).length == 9
     assert Request(task="rollout", actions=torch.zeros(3, 5, 2)).length == 5
     assert Request(task="rollout", actions=torch.zeros(3, 5, 2)).count == 3
+
+
+def test_seeds_may_be_any_sequence():
+    assert Request(seed=(3, 5)).seeds == [3, 5]
+    assert Request(seed=range(4, 6), prompts=["a", "b"]).seeds == [4, 5]

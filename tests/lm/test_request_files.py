@@ -1,11 +1,12 @@
 """Files that a request names, read as the model sees them."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from data.video import VideoWriter, decode_clip, write_video
-from lm.request_files import bright, guide_frames, last_frames
+from lm.request_files import action_rows, bright, guide_frames, last_frames
 
 
 def write(path, clip, fps=8.0):
@@ -83,3 +84,28 @@ def test_the_last_frames_of_a_context_are_read(tmp_path, capsys):
     last = last_frames(tmp_path / "clip.mp4", 5, 32, 8.0)
     assert torch.equal(last, decode_clip(tmp_path / "clip.mp4", start=4, size=32))
     assert "48 x 80 resized" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("frames", [0, -2])
+def test_a_context_of_no_frames_is_refused(tmp_path, frames):
+    path = write(tmp_path / "clip.mp4", noise(3, 32, 32))
+    with pytest.raises(ValueError, match=f"{frames} frames of a context.*take 1 or more"):
+        last_frames(path, frames, 32, 8.0)
+
+
+def test_actions_are_read_as_numbers(tmp_path):
+    np.save(tmp_path / "rows.npy", np.array([[-3, 1], [2, 0]]))
+    rows = action_rows(tmp_path / "rows.npy")
+    assert rows.dtype == torch.float32
+    assert rows.tolist() == [[-3, 1], [2, 0]]
+
+
+@pytest.mark.parametrize("held", [None, b"no array", "pickled"])
+def test_actions_that_cannot_be_read_are_refused(tmp_path, held):
+    path = tmp_path / "rows.npy"
+    if held == "pickled":
+        np.save(path, np.array([{"a": 1}], dtype=object))
+    elif held is not None:
+        path.write_bytes(held)
+    with pytest.raises(ValueError, match=r"no readable \.npy file; write the rows"):
+        action_rows(path)
