@@ -27,7 +27,7 @@ from diffusion.decoding import WindowDecoder
 from diffusion.denoiser import Denoiser
 from diffusion.objective import DiffusionObjective
 from diffusion.sampler import correlated
-from diffusion.whitening import LocalScale, Whitening
+from diffusion.whitening import Whitening
 from diffusion.windows import PixelDecoder
 from layers.configurable import Configurable
 
@@ -64,8 +64,6 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         control: What of a video steers it.
         whiten: Sample the principal components of patches, each of deviation 1 (`Whitening`),
             instead of pixels.
-        local_scale: Bring what the CNN's clip lacks to deviation 1 place by place (`LocalScale`),
-            instead of all of it by one number; needs `use: refine`.
     """
 
     calibrated: Tensor
@@ -93,7 +91,6 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         control_channels: int = 0,
         control: Kind | None = None,
         whiten: bool = False,
-        local_scale: bool = False,
     ) -> None:
         super().__init__()
         self.network, self.codebook_size = network, codebook_size
@@ -105,7 +102,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self.use: Use = use
         self.corruption, self.dropout, self.known_share = corruption, dropout, known_share
         self.noise_correlation, self.base_noise = noise_correlation, base_noise
-        self._check(text_size, local_scale)
+        self._check(text_size)
         pixels, width = 3 * patch**2, network.width
         self.pixels = nn.Conv3d(pixels, width, 1)
         self.reads = nn.Conv3d(pixels, width, 1, bias=False) if use != "none" else None
@@ -124,19 +121,16 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         # Bring what is sampled to deviation 1; set by `calibrate`.
         self.register_buffer("scale", torch.tensor(1.0))
         self.whitening = Whitening(patch) if whiten else None
-        self.local_scale = LocalScale(patch) if local_scale else None
         self.register_buffer("calibrated", torch.tensor(False))
         # Fingerprints of the tokenizer and of its CNN decoder, whose output is refined.
         self.register_buffer("pins", torch.zeros(2, 8, dtype=torch.uint8))
 
-    def _check(self, text_size: int, local_scale: bool) -> None:
+    def _check(self, text_size: int) -> None:
         if min(self.enlarge) < 1 or (self.use == "none" and self.enlarge != [1, 1]):
             raise ValueError(
                 f"enlarge is {self.enlarge} with use: {self.use}; give whole numbers from 1 on, "
                 "and a use of the CNN's clip, which is what is enlarged"
             )
-        if local_scale and self.use != "refine":
-            raise ValueError(f"local_scale is of what use: refine samples, but use is {self.use}")
         if self.spatial_stride % self.patch:
             raise ValueError(
                 f"patch is {self.patch}, but must divide the spatial stride {self.spatial_stride}"
@@ -184,9 +178,6 @@ class DiffusionDecoder(Configurable, WindowDecoder):
     def calibrate(self, clip: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"]) -> None:
         """Fit the scale to a batch, once, before the first step."""
         difference = clip - base if self.use == "refine" else clip
-        if self.local_scale is not None:
-            self.local_scale.fit(difference, base)
-            difference = difference / self.local_scale(base)
         if self.whitening is not None:
             self.whitening.fit(difference)
         else:
@@ -288,7 +279,6 @@ class DiffusionDecoder(Configurable, WindowDecoder):
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return what is sampled of a clip."""
         x = clip - base if self.use == "refine" else clip
-        x = x if self.local_scale is None else x / self.local_scale(base)
         return x / self.scale if self.whitening is None else self.whitening.inward(x)
 
     def outward(
@@ -296,5 +286,4 @@ class DiffusionDecoder(Configurable, WindowDecoder):
     ) -> Float[Tensor, "B 3 T H W"]:
         """Undo `inward`."""
         x = x * self.scale if self.whitening is None else self.whitening.outward(x)
-        x = x if self.local_scale is None else x * self.local_scale(base)
         return x + base if self.use == "refine" else x
