@@ -3,7 +3,8 @@
 Trains the demo's tokenizer with each bottleneck for equally many steps, on captioned shapes and on
 a folder of videos if one is given (no videos come with the project), then the sizes small and base
 with more codes than they use, and writes a table of what survives on held-out clips. About an hour
-on two CPU cores; goes on where it was stopped.
+on two CPU cores; goes on where it was stopped. So few steps do not tell the sizes apart:
+`--sizes --videos FOLDER` trains these two alone, for longer, in two hours.
 """
 
 import argparse
@@ -42,6 +43,7 @@ BOTTLENECKS: dict[str, dict[str, Any]] = {
 }
 # Networks are compared where codes do not bound them; the wider one takes half the rates.
 MANY = {"FSQ-64000": {"class_path": "FSQ", "init_args": {"levels": [8, 8, 8, 5, 5, 5]}}}
+CONTINUOUS = {"KL-16": {"class_path": "KL", "init_args": {"dim": 16}}}
 RATES = {"small": 1.0, "base": 0.5}
 STAGES = [
     {"num_frames": 1, "batch_size": 16, "share": 0.25},
@@ -81,17 +83,18 @@ class Run(NamedTuple):
         model["max_steps"] = self.steps
         if self.bottleneck == "LFQ":  # its entropies count three times at first, then less and less
             model["quantizer_anneal_steps"] = self.steps // 2
-        quantizer = (BOTTLENECKS | MANY)[self.bottleneck]
+        quantizer = (BOTTLENECKS | MANY | CONTINUOUS)[self.bottleneck]
         model["tokenizer"] = {**PRESETS[self.network], "quantizer": quantizer}
-        if self.bottleneck in MANY:
+        if self.bottleneck not in BOTTLENECKS:
             for name in ("learning_rate", "matrix_learning_rate"):
                 model["recipe"][name] = RATES[self.network] * getattr(Recipe(), name)
             config["data"]["stages"] = copy.deepcopy(STAGES)
         if self.data == "videos":
             for split in ("train", "val"):
                 config["data"][split]["init_args"] |= {"path": str(videos), "size": self.size}
-        for stage in config["data"]["stages"]:  # as many pixels a step in every run
-            stage["batch_size"] = max(1, stage["batch_size"] * 64**2 // self.size**2)
+        if self.bottleneck not in CONTINUOUS:  # as many pixels a step in every run of the table
+            for stage in config["data"]["stages"]:
+                stage["batch_size"] = max(1, stage["batch_size"] * 64**2 // self.size**2)
         return config
 
 
@@ -103,6 +106,13 @@ def runs(videos: Path | None, steps: int, network_steps: int) -> list[Run]:
         bottlenecks += [Run("videos", 128, "tiny", name, steps) for name in BOTTLENECKS]
     networks = [Run(data, 64, name, many, network_steps) for name in RATES for many in MANY]
     return bottlenecks + networks
+
+
+def sizes(steps: int) -> list[Run]:
+    """Return the rows that tell the sizes of networks apart, without a quantizer's bound."""
+    return [
+        Run("videos", 32, name, bottleneck, steps) for name in RATES for bottleneck in CONTINUOUS
+    ]
 
 
 @torch.inference_mode()
@@ -169,13 +179,18 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--videos", type=Path, help="folder of videos to learn as well")
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--network-steps", type=int, default=240)
+    parser.add_argument("--sizes", action="store_true", help="small and base alone, on the videos")
+    parser.add_argument("--size-steps", type=int, default=700)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     args = parser().parse_args(arguments)
-    rows, todo = [], runs(args.videos, args.steps, args.network_steps)
+    if args.sizes and args.videos is None:
+        raise SystemExit("--sizes compares networks on real clips; give a folder of them: --videos")
+    todo = runs(args.videos, args.steps, args.network_steps)
+    todo, rows = sizes(args.size_steps) if args.sizes else todo, []
     seconds = train(todo, args.out, args.videos)
     for run in todo:
         tokenizer = Tokenizer.from_pretrained(args.out / run.name / "model")

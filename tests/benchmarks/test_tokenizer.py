@@ -80,6 +80,24 @@ def test_a_study_run_is_a_published_recipe_with_another_tokenizer(tmp_path):
     assert config["data"]["val"]["init_args"]["path"] == str(tmp_path / "videos")
 
 
+def test_sizes_are_compared_without_a_quantizer_and_in_equal_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        tokenizer_study,
+        "train",
+        lambda todo, out, videos: pytest.fail(str([run.name for run in todo])),
+    )
+    with pytest.raises(pytest.fail.Exception, match="videos-32-small-KL-16-9', 'videos-32-base-KL"):
+        tokenizer_study.main(["--sizes", "--size-steps", "9", "--videos", str(tmp_path)])
+    small, base = (run.config(tmp_path) for run in tokenizer_study.sizes(9))
+    assert [stage["batch_size"] for stage in small["data"]["stages"]] == [16, 4]
+    assert small["data"] == base["data"]
+    networks = [config["model"]["init_args"] for config in (small, base)]
+    assert [one["tokenizer"].pop("channels")[0] for one in networks] == [96, 192]
+    assert [one["recipe"].pop("learning_rate") for one in networks] == [1e-3, 5e-4]
+    with pytest.raises(SystemExit, match="give a folder of them"):
+        tokenizer_study.main(["--sizes"])
+
+
 def test_a_study_trains_two_at_a_time_and_begins_no_other_when_one_stopped(tmp_path, monkeypatch):
     begun, both = [], Barrier(2, timeout=20)
 
