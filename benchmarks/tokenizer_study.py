@@ -92,7 +92,9 @@ class Run(NamedTuple):
         if self.data == "videos":
             for split in ("train", "val"):
                 config["data"][split]["init_args"] |= {"path": str(videos), "size": self.size}
-        if self.bottleneck not in CONTINUOUS:  # as many pixels a step in every run of the table
+        if self.bottleneck in CONTINUOUS:
+            config["trainer"]["val_check_interval"] = max(1, self.steps // 4)
+        else:  # as many pixels a step in every run of the table
             for stage in config["data"]["stages"]:
                 stage["batch_size"] = max(1, stage["batch_size"] * 64**2 // self.size**2)
         return config
