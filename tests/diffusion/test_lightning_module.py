@@ -138,7 +138,7 @@ def test_a_pipeline_decodes_its_tokens_with_the_decoder(pipe):
     [
         ({"decoder": "diffusion"}, "no diffusion decoder"),
         ({"decoder": "gan"}, "cnn or diffusion"),
-        ({"decoder_steps": 0}, "at least 1 step"),
+        ({"decoder_steps": 0}, "steps is 0, but must be 1 or more"),
     ],
 )
 def test_what_cannot_be_sampled_is_refused(pipe, arguments, words):
