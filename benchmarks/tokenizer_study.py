@@ -191,8 +191,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     if args.sizes and args.videos is None:
         raise SystemExit("--sizes compares networks on real clips; give a folder of them: --videos")
-    todo = runs(args.videos, args.steps, args.network_steps)
-    todo, rows = sizes(args.size_steps) if args.sizes else todo, []
+    rows, todo = [], runs(args.videos, args.steps, args.network_steps)
+    if args.sizes:
+        todo, args.out = sizes(args.size_steps), args.out / "sizes"
     seconds = train(todo, args.out, args.videos)
     for run in todo:
         tokenizer = Tokenizer.from_pretrained(args.out / run.name / "model")

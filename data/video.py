@@ -26,8 +26,9 @@ from torch.nn import functional as F
 from data.container import VideoError as VideoError
 from data.container import decoded_frames, describe, frame_rate, open_video, read_picture
 
-# FFmpeg's faster rounding makes every picture a level darker, on the way in and on the way out.
 MAX_GIF_FPS = 50.0  # players take shorter delays for a mistake
+
+# FFmpeg's faster rounding makes every picture a level darker, on the way in and on the way out.
 SCALING = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
