@@ -24,7 +24,7 @@ def draw_masked(
     ask: Callable[[Tensor, Tensor], Tensor],
     tokens: Int[Tensor, "B N"],
     masked: Bool[Tensor, "B N"],
-    steps: int,
+    steps: Int[Tensor, "B"],
     schedule: Schedule,
     generators: list[torch.Generator],
     sampling: Sampling,
@@ -35,23 +35,26 @@ def draw_masked(
         ask: From tokens and what is masked to logits, of both sides where there is guidance.
         tokens: Where masked, any.
         masked: True where a token is to be drawn.
-        steps: Calls of the network.
+        steps: Calls of the network for each sample; with fewer it waits for the others.
         schedule: How many stay masked from step to step.
         generators: A source of randomness a sample.
         sampling: How tokens are drawn.
     """
     num_unknown, sides = masked.sum(1), 1 if sampling.guidance_scale == 1.0 else 2
-    for step in range(steps):
+    waits = torch.zeros(2, tokens.shape[1])  # nor does one that waits use up randomness
+    for step in range(int(steps.max())):
         logits = ask(tokens.repeat(sides, 1), masked.repeat(sides, 1)).float()
         logits = guided(logits, sampling.guidance_scale)
-        noise = torch.stack([torch.rand(2, tokens.shape[1], generator=g) for g in generators])
-        uniforms, choice = noise.to(tokens.device).unbind(1)
+        draws = zip(generators, steps.tolist(), strict=True)
+        noise = [torch.rand(waits.shape, generator=g) if step < s else waits for g, s in draws]
+        uniforms, choice = torch.stack(noise).to(tokens.device).unbind(1)
         chances = probabilities(logits.flatten(0, 1), sampling)
         guesses = draw(chances, uniforms.flatten()).view_as(tokens)
         tokens = torch.where(masked, guesses, tokens)
         sureness = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        ratio = (step + 1) / steps
-        sureness = sureness + sampling.choice_temperature * (1 - ratio) * gumbel(choice)
+        ratio = (torch.tensor(step + 1, dtype=torch.double) / steps).clamp(max=1)
+        weight = sampling.choice_temperature * (1 - ratio).float()
+        sureness = sureness + weight[:, None] * gumbel(choice)
         count = still_masked(schedule, ratio, num_unknown, masked.sum(1))
         masked = lowest(sureness.masked_fill(~masked, torch.inf), count)
     return tokens
@@ -127,7 +130,7 @@ def fill_parts(
     prior: "MaskGITPrior",
     tokens: Int[Tensor, "B parts n"],
     masked: Bool[Tensor, "B parts n"],
-    steps: list[int],
+    steps: Int[Tensor, "B parts"],
     condition: Condition,
     grid: torch.Size,
     generators: list[torch.Generator],
@@ -139,7 +142,7 @@ def fill_parts(
         prior: The network.
         tokens: Latent frames of a causal prior, or the clip as one part; where masked, any.
         masked: True where a token is to be drawn.
-        steps: Calls of the network for each part.
+        steps: Calls of the network for each part of each sample.
         condition: What each sample is conditioned on.
         grid: Of the clips, t h w.
         generators: A source of randomness a sample.
@@ -151,7 +154,7 @@ def fill_parts(
     shape = torch.Size([len(tokens), *grid])
     reader = FrameReader(network, both, shape) if prior.causal else None
     drawn = tokens.clone()
-    for part, count in enumerate(steps):
+    for part, counts in enumerate(steps.unbind(1)):
 
         def ask(now: Tensor, hidden: Tensor, part: int = part) -> Tensor:
             if reader is None:
@@ -159,6 +162,6 @@ def fill_parts(
             return reader.logits(drawn, now, hidden, part)
 
         drawn[:, part] = draw_masked(
-            ask, drawn[:, part], masked[:, part], count, prior.schedule, generators, sampling
+            ask, drawn[:, part], masked[:, part], counts, prior.schedule, generators, sampling
         )
     return drawn

@@ -209,12 +209,11 @@ class MaskGITPrior(Prior):
             unknown: True where a token is to be drawn.
             condition: What each sample is conditioned on.
             generators: A source of randomness a sample.
-            sampling: How they are drawn; steps are divided by where most is unknown.
+            sampling: How they are drawn; each clip's steps are divided by where most is unknown.
         """
         masked = self._parts(unknown)
-        num_unknown = masked.sum(-1)
-        self.check_sampling(sampling, int(num_unknown.sum(1).min()))
-        steps, grid = self._steps(sampling, num_unknown.amax(0).tolist()), tokens.shape[1:]
+        counts = [self._steps(sampling, row) for row in masked.sum(-1).tolist()]
+        steps, grid = torch.tensor(counts, device=tokens.device), tokens.shape[1:]
         drawn = fill_parts(
             self, self._parts(tokens), masked, steps, condition, grid, generators, sampling
         )

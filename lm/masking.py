@@ -130,16 +130,14 @@ def num_steps(steps: int | None, num_unknown: list[int]) -> list[int]:
 
 def still_masked(
     schedule: Schedule,
-    ratio: float,
+    ratio: Float[Tensor, "B"],
     num_unknown: Int[Tensor, "B"],
     num_masked: Int[Tensor, "B"],
 ) -> Int[Tensor, "B"]:
     """Return how many tokens a step leaves masked: fewer than before, none after the last."""
-    if ratio == 1:
-        return torch.zeros_like(num_masked)
-    ratios = torch.full(num_unknown.shape, ratio, dtype=torch.double, device=num_masked.device)
-    count = (num_unknown * masked_share(schedule, ratios, num_unknown)).long()
-    return count.clamp(min=1).minimum(num_masked - 1)
+    count = (num_unknown * masked_share(schedule, ratio, num_unknown)).long()
+    count = count.clamp(min=1).minimum(num_masked - 1)
+    return count.masked_fill(ratio == 1, 0)
 
 
 def lowest(values: Float[Tensor, "B N"], count: Int[Tensor, "B"]) -> Bool[Tensor, "B N"]:

@@ -349,8 +349,9 @@ def test_a_causal_prior_draws_frame_after_frame(causal, scale):
             return causal.logits(tokens, masked.flatten(1), both)[:, 8 * frame : 8 * frame + 8]
 
         unknown = torch.ones(2, 8, dtype=torch.bool)
+        steps = torch.tensor([3, 3])
         new = draw_masked(
-            ask, expected[:, frame].flatten(1), unknown, 3, "cosine", sources, sampling
+            ask, expected[:, frame].flatten(1), unknown, steps, "cosine", sources, sampling
         )
         expected[:, frame] = new.view(2, 2, 4)
     assert torch.equal(drawn, expected)
@@ -361,6 +362,16 @@ def test_a_causal_prior_fills_what_is_unknown(causal):
     filled = causal.fill(TOKENS, unknown, ACTED, generators(1, 2))
     assert torch.equal(filled[~unknown], TOKENS[~unknown])
     assert not torch.equal(filled, TOKENS)
+
+
+def test_clips_with_unlike_holes_are_filled_as_each_alone(causal):
+    unknown = torch.zeros(TOKENS.shape, dtype=torch.bool)
+    unknown[0, 1:], unknown[1, 0, 0], unknown[1, 2] = True, True, True
+    filled = causal.fill(TOKENS, unknown, ACTED, generators(1, 2))
+    for i in range(2):
+        row = Condition(ACTED.texts[i : i + 1], actions=ACTED.actions[i : i + 1])
+        alone = causal.fill(TOKENS[i, None], unknown[i, None], row, generators(i + 1))
+        assert torch.equal(alone[0], filled[i])
 
 
 def test_the_loss_of_a_causal_prior_counts_masked_latent_frames_alike():
