@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from layers.compiling import Compilable
 from layers.configurable import Configurable
 
 _FREQUENCIES = 32  # of the angle's embedding
@@ -24,7 +25,7 @@ class Text(NamedTuple):
     present: Bool[Tensor, "B L"]
 
 
-class Denoiser(Configurable, nn.Module, ABC):
+class Denoiser(Configurable, Compilable, nn.Module, ABC):
     """Base of the denoising networks.
 
     `width` is the channels of the features at both ends, `text_width` those of the text, 0 without.

@@ -15,6 +15,7 @@ from torch.nn.attention.flex_attention import BlockMask
 from torch.utils.checkpoint import checkpoint
 
 from layers.attention import attention, sparse
+from layers.compiling import Compilable
 from layers.configurable import Configurable
 from layers.linear import Linear
 from layers.norms import RMSNorm
@@ -127,7 +128,7 @@ class Block(nn.Module):
         return x + self.dropout(self.down(swiglu(self.gate_up(self.mlp_norm(x)))))
 
 
-class Transformer(Configurable, nn.Module):
+class Transformer(Configurable, Compilable, nn.Module):
     """Stack of blocks between embeddings and states.
 
     Args:

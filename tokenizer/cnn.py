@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from layers.compiling import Compilable
 from layers.norms import ChannelLayerNorm
 from tokenizer.attention import SpatialAttention, TemporalAttention
 from tokenizer.blocks import Cache, CausalConv3d, Downsample, PatchStem, ResidualBlock, Upsample
@@ -48,7 +49,7 @@ class Layout(NamedTuple):
         return [*spatial, TemporalAttention(channels, window)] if window else spatial
 
 
-class CausalStack(nn.Module):
+class CausalStack(Compilable, nn.Module):
     """Blocks one after another; in training their activations may be computed twice, not kept.
 
     Not so in a stream: a second pass would find the cache that the first one left.

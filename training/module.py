@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layers.compiling import Compiled
 from training.adversary import adversary_optimizer, average_gradients, turn_of
 from training.ema import EMA
 from training.guard import FiniteGuard
@@ -47,6 +48,8 @@ class Recipe:
         ema_decay: Decay of the averaged weights, which validation and export use.
         max_bad_steps: Steps with a non-finite gradient are skipped; so many in a row are an error.
         adversary_learning_rate: Step of the adversary's AdamW, where there is an adversary.
+        compile: Compile the network for training steps by torch.compile. The first step with clips
+            of a new size then takes up to minutes, the others less time.
     """
 
     learning_rate: float = 1e-3
@@ -58,6 +61,7 @@ class Recipe:
     ema_decay: float = 0.99
     max_bad_steps: int = 10
     adversary_learning_rate: float = 2e-4
+    compile: bool = False
 
 
 class TrainedModule(lightning.LightningModule, ABC):
@@ -130,6 +134,7 @@ class TrainedModule(lightning.LightningModule, ABC):
                 f"trainer.precision is {self.trainer.precision}, but the module takes bfloat16 by "
                 "itself where it is fast; leave precision out"
             )
+        self.compiled = Compiled(self.network, self.recipe.compile)
         self._stop_at_the_end()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -137,7 +142,7 @@ class TrainedModule(lightning.LightningModule, ABC):
         # Noise and dropout hang on step and process: each rank has its own, a resume the same.
         torch.manual_seed(self.step * self.trainer.world_size + self.global_rank)
         network_optimizer, *others = self._scheduled_optimizers()
-        with autocast(self.device):
+        with autocast(self.device), self.compiled.applied():
             loss, logs, reply = self.objective(batch)
         network_optimizer.zero_grad()
         self.manual_backward(loss)
