@@ -1,4 +1,4 @@
-"""Parts of a network whose forward is compiled in training steps, and there alone."""
+"""Parts of a network that are compiled in training steps, and there alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,13 @@ from torch import nn
 
 
 class Compilable:
-    """Marks a module whose forward is most of a network's work, and a graph without breaks."""
+    """Marks a module of which one method is most of a network's work, a graph without breaks."""
+
+    compiled_method = "forward"
 
 
 class Compiled:
-    """The compiled forwards of a network's parts.
+    """The compiled methods of a network's parts.
 
     Validation and sampling call them with ever new shapes and caches, for each of which the
     compiler would start again; they stay with what is not compiled.
@@ -24,21 +26,24 @@ class Compiled:
 
     def __init__(self, network: nn.Module, enabled: bool = True) -> None:
         parts = _parts(network) if enabled else ()
-        self.forwards = [(part, torch.compile(part.forward)) for part in parts]
+        self.methods = [
+            (part, part.compiled_method, torch.compile(getattr(part, part.compiled_method)))
+            for part in parts
+        ]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Call the compiled forwards within the block, the parts' own after it."""
-        for part, forward in self.forwards:
-            part.__dict__["forward"] = forward
+        """Call the compiled methods within the block, the parts' own after it."""
+        for part, name, compiled in self.methods:
+            vars(part)[name] = compiled
         try:
             yield
         finally:
-            for part, _ in self.forwards:
-                del part.__dict__["forward"]
+            for part, name, _ in self.methods:
+                del vars(part)[name]
 
 
-def _parts(network: nn.Module) -> Iterator[nn.Module]:
+def _parts(network: nn.Module) -> Iterator[Compilable]:
     if isinstance(network, Compilable):
         yield network
     else:

@@ -107,6 +107,12 @@ def test_a_flag_changed_on_resume_wins_and_is_said(fit, small, tmp_path):
     fit("demo_tokenizer", *options, "--model.init_args.max_steps=2")
     last = tmp_path / "checkpoints" / "last.ckpt"
     options += ["--model.init_args.max_steps=4", f"--ckpt_path={last}"]
+    options += ["--model.init_args.recipe.learning_rate=0.25"]
+    options += ["--model.init_args.recipe.weight_decay=0.5"]
     said = subprocess.run([*COMMAND, *options], check=True, capture_output=True, text=True)
     assert checkpoint(tmp_path)["state_dict"]["steps_done"] == 4
     assert "max_steps is 4, but the checkpoint was trained with 2" in said.stderr
+    assert "recipe.learning_rate is 0.25" in said.stderr
+    groups = checkpoint(tmp_path)["optimizer_states"][0]["param_groups"]
+    assert [group["base_lr"] for group in groups] == [0.02, 0.25]
+    assert {group["weight_decay"] for group in groups} == {0.5}

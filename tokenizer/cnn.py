@@ -55,6 +55,8 @@ class CausalStack(Compilable, nn.Module):
     Not so in a stream: a second pass would find the cache that the first one left.
     """
 
+    # Not the last layer, which an adversary's weight asks for a gradient of its own.
+    compiled_method = "run_blocks"
     blocks: nn.ModuleList
     checkpointed: bool = False
 

@@ -67,6 +67,11 @@ class TokenizerModule(TrainedModule):
                 f"trained is {trained}, so the rest must come from somewhere; set start_from to "
                 "the model folder of a trained tokenizer"
             )
+        if recipe.compile and adversary is not None and trained == "temporal":
+            raise ValueError(
+                "the last layer that temporal trains lies in what compile compiles, but the "
+                "adversary's weight needs its gradient twice; leave compile out"
+            )
         self.tokenizer = tokenizer
         self.square_weight, self.perceptual = square_weight, perceptual
         self.quantizer_anneal_steps = quantizer_anneal_steps

@@ -83,11 +83,16 @@ class FSQ(DigitQuantizer):
 
     def apply_to(self, latents: Float[Tensor, "B D t h w"]) -> Quantized:
         rounded, tokens = self.rounding(latents)
-        bounded = self.rounding.bound(latents.movedim(1, -1)).movedim(-1, 1)
         grids = [
             torch.arange(-(n // 2), n - n // 2, device=latents.device).float() for n in self.levels
         ]
-        return Quantized(rounded, tokens.long(), *self.entropy_loss(bounded, grids))
+        return Quantized(rounded, tokens.long(), *self.entropy_loss(self.bound(latents), grids))
+
+    def bound(self, latents: Float[Tensor, "B D t h w"]) -> Float[Tensor, "B D t h w"]:
+        """Return what is rounded to the levels -(n // 2) ... (n - 1) // 2 (FSQ, section 3.1)."""
+        levels = latents.new_tensor(self.levels).view(-1, 1, 1, 1)
+        half, offset = (levels - 1) * (1 + 1e-3) / 2, (levels % 2 == 0) / 2
+        return torch.tanh(latents + torch.atanh(offset / half)) * half - offset
 
     def lookup(self, tokens: Int[Tensor, "B t h w"]) -> Float[Tensor, "B D t h w"]:
         return self.rounding.indices_to_codes(tokens)

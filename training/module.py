@@ -18,7 +18,7 @@ from layers.compiling import Compiled
 from training.adversary import adversary_optimizer, average_gradients, turn_of
 from training.ema import EMA
 from training.guard import FiniteGuard
-from training.optimizer import MuonAdamW, learning_rate_scale, split_parameters
+from training.optimizer import MuonAdamW, keep_settings, learning_rate_scale, split_parameters
 from training.precision import autocast
 
 
@@ -44,7 +44,7 @@ class Recipe:
         weight_decay: Decoupled, on everything.
         warmup_steps: Linear warm-up.
         decay_share: Share of the run over which the learning rate falls to 0 at the end.
-        clip_norm: Largest norm of the gradient.
+        clip_norm: Largest norm of the gradient; .inf leaves it as it is.
         ema_decay: Decay of the averaged weights, which validation and export use.
         max_bad_steps: Steps with a non-finite gradient are skipped; so many in a row are an error.
         adversary_learning_rate: Step of the adversary's AdamW, where there is an adversary.
@@ -62,6 +62,13 @@ class Recipe:
     max_bad_steps: int = 10
     adversary_learning_rate: float = 2e-4
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.clip_norm > 0:
+            raise ValueError(
+                f"clip_norm is {self.clip_norm}, which would leave nothing of a gradient; .inf "
+                "does not clip"
+            )
 
 
 class TrainedModule(lightning.LightningModule, ABC):
@@ -122,10 +129,13 @@ class TrainedModule(lightning.LightningModule, ABC):
             learning_rate=self.recipe.learning_rate,
             weight_decay=self.recipe.weight_decay,
         )
-        if self.adversary is None:
-            return [network]
-        rate = self.recipe.adversary_learning_rate
-        return [network, adversary_optimizer(self.adversary, rate)]
+        optimizers: list[Optimizer] = [network]
+        if self.adversary is not None:
+            rate = self.recipe.adversary_learning_rate
+            optimizers.append(adversary_optimizer(self.adversary, rate))
+        for optimizer in optimizers:
+            keep_settings(optimizer)
+        return optimizers
 
     def on_train_start(self) -> None:
         """Refuse a precision beside the module's own; stop at once where all steps are done."""

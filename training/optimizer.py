@@ -137,6 +137,16 @@ class MuonAdamW(Optimizer):
             p.addcdiv_(state["mean"], denominator, value=-group["lr"] / mean_scale)
 
 
+def keep_settings(optimizer: Optimizer) -> None:
+    """Read no rate or decay from a checkpoint: a run that goes on follows its own recipe."""
+
+    def own(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        pairs = zip(optimizer.param_groups, state["param_groups"], strict=True)
+        return {**state, "param_groups": [{**own, "params": it["params"]} for own, it in pairs]}
+
+    optimizer.register_load_state_dict_pre_hook(own)
+
+
 def split_parameters(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """Divide trainable parameters into hidden matrices (those inside `blocks`) and the rest."""
     matrices: list[Tensor] = []

@@ -127,15 +127,22 @@ def test_fsq_follows_its_closed_form():
 
 
 def test_the_entropy_of_fsq_is_over_its_own_levels():
-    """A latent on a code is sure of it, and latents on all codes are spread over all."""
-    quantizer = FSQ(LEVELS, entropy_weight=0.1, temperature=0.05).train()
-    tokens = torch.arange(quantizer.codebook_size).view(1, 1, 1, -1)
+    """Against a softmax over all codes, written out; what is rounded is what the library rounds."""
+    quantizer, temperature = FSQ(LEVELS, entropy_weight=0.1, temperature=0.3).train(), 0.3
+    latents = latents_of(quantizer)
     half = torch.tensor([n // 2 for n in LEVELS]).view(-1, 1, 1, 1)
-    bounded = quantizer.lookup(tokens) * half  # the library divides codes by this
-    grids = [torch.arange(-(n // 2), n - n // 2).float() for n in LEVELS]
-    _, stats = quantizer.entropy_loss(bounded, grids)
-    assert stats["sample_entropy"].item() == pytest.approx(0, abs=1e-3)
-    assert stats["batch_entropy"].item() == pytest.approx(math.log(quantizer.codebook_size))
+    bounded = quantizer.bound(latents)
+    torch.testing.assert_close(bounded.round() / half, quantizer(latents).latents)
+
+    tokens = torch.arange(quantizer.codebook_size).view(1, 1, 1, -1)
+    codes = (quantizer.lookup(tokens) * half)[0].flatten(1).T  # the library divides codes by this
+    rows = bounded.movedim(1, -1).flatten(0, -2)
+    distances = (rows[:, None] - codes).square().sum(-1)
+    chances = (-distances / temperature).softmax(-1)
+    entropy = lambda p: -torch.xlogy(p, p).sum(-1)
+    stats = quantizer(latents).stats
+    torch.testing.assert_close(stats["sample_entropy"], entropy(chances).mean())
+    torch.testing.assert_close(stats["batch_entropy"], entropy(chances.mean(0)))
 
 
 def test_lfq_tokens_are_the_signs_in_binary():

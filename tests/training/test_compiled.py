@@ -21,9 +21,7 @@ train.main(sys.argv[1:])
 STAGES = [{"num_frames": 5, "batch_size": 2, "share": 1.0}]
 SMALL_PRIOR = {"transformer": {"width": 32, "depth": 2, "num_heads": 1}, "grid": [2, 8, 8]}
 CHANGED = {
-    "demo_tokenizer": {
-        "tokenizer": {"channels": [16, 32], "encoder_depths": [1, 1], "decoder_depths": [1, 1]}
-    },
+    "gan_tokenizer": {"tokenizer": {"channels": [16, 32]}, "adversary": {"start_step": 1}},
     "demo_prior": {"prior": SMALL_PRIOR},
     "demo_maskgit": {"prior": {"init_args": SMALL_PRIOR}},
     "demo_decoder": {
@@ -43,8 +41,8 @@ def steps(name: str, root: Path, compiled: bool) -> list[dict[str, str]]:
     """Train two steps and return what each logged."""
     config = yaml.safe_load(Path(f"configs/{name}.yaml").read_text())
     told = {"max_steps": 2, "recipe": {"compile": compiled}}
-    if name != "demo_tokenizer":
-        told["tokenizer_folder"] = str(root / "demo_tokenizer")
+    if name != "gan_tokenizer":
+        told["tokenizer_folder"] = str(root / "gan_tokenizer")
     model = merged(config["model"]["init_args"], CHANGED[name] | told)
     config["model"]["init_args"] = model
     config["data"] |= {"val_clips": 2, "stages": STAGES}

@@ -206,6 +206,11 @@ def test_an_end_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path):
     assert (kept.path.read_bytes(), kept.saved_step) == (b"whole", 1)
 
 
+def test_a_norm_that_leaves_nothing_of_a_gradient_is_refused():
+    with pytest.raises(ValueError, match="clip_norm is 0"):
+        Recipe(clip_norm=0.0)
+
+
 def test_distributed_training_does_not_send_the_averages():
     module = Duel()
     sent = {name for name, _ in module.named_buffers()}
