@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,16 @@ class Checkpoints(Checkpoint):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the checkpoint of an earlier run, if this one starts anew."""
         if trainer.ckpt_path is None and trainer.is_global_zero and self.path.is_file():
-            kept = self.path.with_name("earlier.ckpt")
+            kept = self._free_name()
             self.path.replace(kept)
             rank_zero_info(f"the last checkpoint of an earlier run is kept as {kept}")
+
+    def _free_name(self) -> Path:
+        """Return a name that no kept checkpoint has: that of a long run must outlive two starts."""
+        kept, numbers = self.path.with_name("earlier.ckpt"), count(2)
+        while kept.exists():
+            kept = self.path.with_name(f"earlier-{next(numbers)}.ckpt")
+        return kept
 
     def on_train_batch_end(
         self,

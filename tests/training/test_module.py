@@ -211,6 +211,17 @@ def test_a_norm_that_leaves_nothing_of_a_gradient_is_refused():
         Recipe(clip_norm=0.0)
 
 
+def test_every_new_start_keeps_the_checkpoints_of_all_runs_before(tmp_path):
+    kept, trainer = Checkpoints(str(tmp_path)), quiet_trainer(tmp_path)
+    kept.path.parent.mkdir()
+    for run in (b"long", b"accident", b"second accident"):
+        kept.path.write_bytes(run)
+        kept.on_fit_start(trainer, Duel())
+    names = ("earlier.ckpt", "earlier-2.ckpt", "earlier-3.ckpt")
+    found = {path.name: path.read_bytes() for path in kept.path.parent.iterdir()}
+    assert found == dict(zip(names, (b"long", b"accident", b"second accident"), strict=True))
+
+
 def test_distributed_training_does_not_send_the_averages():
     module = Duel()
     sent = {name for name, _ in module.named_buffers()}
