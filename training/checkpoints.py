@@ -32,8 +32,12 @@ class Checkpoints(Checkpoint):
         self.saved_step: int | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the checkpoint of an earlier run, if this one starts anew."""
-        if trainer.ckpt_path is None and trainer.is_global_zero and self.path.is_file():
+        """Keep the checkpoint of an earlier run, if this one starts anew; else know its step."""
+        given = trainer.ckpt_path
+        if given is not None and Path(given).resolve() == self.path.resolve():
+            assert isinstance(pl_module, TrainedModule)
+            self.saved_step = pl_module.step  # Lightning has restored it before
+        if given is None and trainer.is_global_zero and self.path.is_file():
             kept = self._free_name()
             self.path.replace(kept)
             rank_zero_info(f"the last checkpoint of an earlier run is kept as {kept}")

@@ -65,12 +65,13 @@ class StopAfter(lightning.Callback):
         trainer.should_stop |= pl_module.step == self.last
 
 
-def trained(module, root, *, ckpt_path=None, last=STEPS):
+def trained(module, root, *, ckpt_path=None, last=STEPS, callbacks=()):
     torch.manual_seed(0)
     for layer in (module.generator, *([module.adversary] if module.adversary else [])):
         layer.reset_parameters()
     module.track_average()
     trainer = quiet_trainer(root, callbacks=[StopAfter(last)])
+    trainer.callbacks += callbacks  # type: ignore[attr-defined]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loader = DataLoader(torch.zeros(100, 1), batch_size=1)  # type: ignore[arg-type]
@@ -209,6 +210,20 @@ def test_an_end_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path):
 def test_a_norm_that_leaves_nothing_of_a_gradient_is_refused():
     with pytest.raises(ValueError, match="clip_norm is 0"):
         Recipe(clip_norm=0.0)
+
+
+def test_a_run_that_stops_soon_after_a_resume_says_where_it_goes_on(tmp_path, capsys):
+    kept, module = Checkpoints(str(tmp_path)), Duel(broken=[("network", 4 + k) for k in range(3)])
+    kept.path.parent.mkdir()
+    trained(Duel(), tmp_path, last=4).save_checkpoint(kept.path)
+    with pytest.raises(RuntimeError, match="3 steps in a row"):
+        trained(module, tmp_path, ckpt_path=kept.path, callbacks=[kept])
+    said = capsys.readouterr().err
+    assert f"{kept.path} holds step 4: the same command with --ckpt_path last resumes" in said
+    other, again = kept.path.rename(tmp_path / "other.ckpt"), Duel(broken=module.broken)
+    with pytest.raises(RuntimeError, match="3 steps in a row"):
+        trained(again, tmp_path, ckpt_path=other, callbacks=[Checkpoints(str(tmp_path))])
+    assert "before a checkpoint was written" in capsys.readouterr().err
 
 
 def test_every_new_start_keeps_the_checkpoints_of_all_runs_before(tmp_path):
