@@ -91,7 +91,8 @@ class CLI(LightningCLI):
         self._find_last()
 
     def before_validate(self) -> None:
-        """Find the last checkpoint, where Lightning would look at an untrained model."""
+        """Look at the last checkpoint by default, where Lightning would at an untrained model."""
+        self.config.validate.ckpt_path = self.config.validate.ckpt_path or "last"
         self._find_last()
 
     def _find_last(self) -> None:
@@ -100,9 +101,12 @@ class CLI(LightningCLI):
             return
         path = self._get(self.config_init, "checkpoints").path
         if not path.is_file():
+            remedy = {
+                "fit": "leave --ckpt_path out to start from the beginning",
+                "validate": "give --ckpt_path, or the --trainer.default_root_dir of the training",
+            }
             raise SystemExit(
-                f"train.py: --ckpt_path is last, but {path} does not exist; "
-                "leave --ckpt_path out to start from the beginning"
+                f"train.py: --ckpt_path is last, but {path} does not exist; {remedy[command]}"
             )
         self.config_init[command]["ckpt_path"] = str(path)
 
