@@ -3,6 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -13,13 +14,14 @@ from data.datamodule import Batch, VideoDataModule
 from data.video import to_uint8
 from evaluation.codebook import CodebookUsage
 from evaluation.pixel import FramePSNR
+from layers.configurable import build
 from layers.processes import all_rows
 from tokenizer.bottleneck import Quantized, Quantizer
 from tokenizer.discriminator import Adversary
 from tokenizer.losses import balanced_loss, quantizer_weight, reconstruction_loss
 from tokenizer.model import Tokenizer
 from tokenizer.perceptual import LPIPS, Perceptual
-from tokenizer.stages import Trained, freeze, start
+from tokenizer.stages import Trained, freeze, start, take_name
 from training.ema import EMA
 from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
@@ -117,6 +119,17 @@ class TokenizerModule(TrainedModule):
             rank_zero_info("the perceptual loss is off: perceptual.vgg_file names no weights")
         # Outside the module tree: not saved, not trained.
         object.__setattr__(self, "lpips", lpips and lpips.to(self.device))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["tokenizer"] = self.tokenizer.config
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if self.trained == "decoder" and "tokenizer" in checkpoint:  # older ones have none
+            with torch.device("meta"):
+                source = build(checkpoint["tokenizer"])
+            take_name(self.tokenizer, source, "the checkpoint")
 
     def objective(self, batch: Batch) -> Objective:
         if not self.tokenizer.calibrated:

@@ -41,11 +41,32 @@ def start(tokenizer: Tokenizer, folder: Path, trained: Trained = "all") -> None:
             f"the tokenizer in {folder} does not fit this one: {error}; use its arguments, which "
             "its config.json holds"
         ) from error
-    if trained == "decoder" and not tokenizer.makes_the_tokens_of(source):
+    if trained == "decoder":
+        take_name(tokenizer, source, str(folder))
+
+
+def take_name(tokenizer: Tokenizer, source: Tokenizer, place: str) -> None:
+    """Let a tokenizer that makes the tokens of another one have its fingerprint.
+
+    Arguments of the quantizer's training, and defaults spelled out, are in the fingerprint and
+    change no token: a prior of the first stage has to take the second. They become the source's.
+
+    Args:
+        tokenizer: Its decoder alone is its own.
+        source: Where the rest comes from; only its arguments are looked at.
+        place: Where that lies, for the error.
+
+    Raises:
+        ValueError: The tokens would be others.
+    """
+    if not tokenizer.makes_the_tokens_of(source):
         raise ValueError(
-            f"the tokenizer in {folder} makes other tokens than this one with the same weights; "
+            f"the tokenizer in {place} makes other tokens than this one with the same weights; "
             "give this one its quantizer, patch, wavelet and temporal_window"
         )
+    own = {"decoder_depths": tokenizer.config["arguments"]["decoder_depths"]}
+    tokenizer.config = {**source.config, "arguments": {**source.config["arguments"], **own}}
+    tokenizer.quantizer.config = source.quantizer.config
 
 
 def _sees_less_time(image: Tokenizer, video: Tokenizer) -> bool:

@@ -38,10 +38,10 @@ def saved(one, folder):
     return one
 
 
-def second_stage(folder, trained="decoder", **arguments):
+def second_stage(folder, trained="decoder", quantizer=None, **arguments):
     judges = [PatchDiscriminator(width=8, depth=2)]
     return TokenizerModule(
-        tokenizer(),
+        tokenizer(quantizer),
         6,
         adversary=Adversary(judges, start_step=2, ramp_steps=2),
         start_from=str(folder),
@@ -105,6 +105,9 @@ def test_losses_of_the_quantizer_make_no_other_tokens(before, after, tmp_path):
     clip = torch.rand(1, 3, 5, 64, 64) * 2 - 1
     ours, theirs = (one.eval().encode_latents(clip).latents for one in (second, first))
     assert torch.equal(ours, theirs)
+    assert second.fingerprint() == first.fingerprint()
+    second.save_pretrained(tmp_path / "second")
+    assert Tokenizer.from_pretrained(tmp_path / "second").fingerprint() == first.fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -157,6 +160,16 @@ def test_a_resumed_stage_needs_its_start_no_more(tmp_path):
     fit(again, tmp_path, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
     assert again.step == 7
     assert again.tokenizer.fingerprint() == first.fingerprint()
+
+
+def test_a_resumed_stage_keeps_the_fingerprint_whatever_its_quantizer_trains_with(tmp_path):
+    first = saved(tokenizer(), tmp_path / "first")
+    stages = [second_stage(tmp_path / "first", quantizer=VQ(32, 4, decay=0.9)) for _ in range(2)]
+    fit(stages[0], tmp_path).save_checkpoint(tmp_path / "last.ckpt")
+    stages[1].max_steps = 7
+    fit(stages[1], tmp_path, ckpt_path=tmp_path / "last.ckpt", weights_only=False)
+    assert [stage.step for stage in stages] == [6, 7]
+    assert {stage.tokenizer.fingerprint() for stage in stages} == {first.fingerprint()}
 
 
 def test_an_image_tokenizer_is_inflated_and_only_its_time_may_learn(tmp_path):
