@@ -62,6 +62,17 @@ def check_latents(latents: Tensor, dim: int) -> None:
         )
 
 
+def check_levels(
+    channels: list[int], strides: list[list[int]], encoder: list[int], decoder: list[int]
+) -> None:
+    """Raise ValueError unless each level has its depths, and a stride to the next."""
+    if not len(strides) + 1 == len(channels) == len(encoder) == len(decoder):
+        raise ValueError(
+            f"channels {channels} has {len(channels)} levels, which needs as many encoder and "
+            f"decoder depths {encoder, decoder} and one stride fewer, not {strides}"
+        )
+
+
 def check_factors(patch: list[int], strides: list[list[int]]) -> None:
     """Raise ValueError unless patch and strides are (temporal, spatial), of at least 1."""
     for name, given, pairs in (("patch", patch, [patch]), ("strides", strides, strides)):

@@ -148,13 +148,16 @@ class Adversary(nn.Module):
             )
         if loss not in LOSSES:
             raise ValueError(f"loss is {loss!r}, but an adversary has one of {list(LOSSES)}")
-        judges = discriminators or [PatchDiscriminator(), PatchDiscriminator(temporal=True)]
-        self.discriminators = nn.ModuleList(judges)
+        if discriminators is None:
+            discriminators = [PatchDiscriminator(), PatchDiscriminator(temporal=True)]
+        if not discriminators:
+            raise ValueError("discriminators is [], but an adversary needs 1; leave it out instead")
+        self.discriminators = nn.ModuleList(discriminators)
         self.start_step, self.ramp_steps, self.weight = start_step, ramp_steps, weight
         self.own_loss, self.generator_objective = LOSSES[loss]
         self.lecam_weight, self.r1_weight, self.r1_every = lecam_weight, r1_weight, r1_every
-        self.register_buffer("real_means", torch.zeros(len(judges)))
-        self.register_buffer("fake_means", torch.zeros(len(judges)))
+        self.register_buffer("real_means", torch.zeros(len(discriminators)))
+        self.register_buffer("fake_means", torch.zeros(len(discriminators)))
 
     def weight_at(self, step: int) -> float:
         """Return the weight of the generator's loss: 0 before the start, then a ramp."""

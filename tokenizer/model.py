@@ -22,7 +22,7 @@ from layers.storage import (
 )
 from tokenizer.blocks import Cache
 from tokenizer.bottleneck import Bottleneck, Quantized, Quantizer
-from tokenizer.checks import check_factors, check_latents, check_pixels, check_tokens
+from tokenizer.checks import check_factors, check_latents, check_levels, check_pixels, check_tokens
 from tokenizer.cnn import Decoder, Encoder, Layout
 from tokenizer.streaming import Codec
 
@@ -66,13 +66,12 @@ class Tokenizer(Configurable, nn.Module, Codec):
         temporal_window: int = 0,
     ) -> None:
         super().__init__()
-        patch, channels, strides = patch or [2, 4], channels or [128, 256], strides or [[2, 2]]
-        depths = encoder_depths or [2, 2], decoder_depths or [3, 3]
-        if not len(strides) + 1 == len(channels) == len(depths[0]) == len(depths[1]):
-            raise ValueError(
-                f"channels {channels} has {len(channels)} levels, which needs as many encoder and "
-                f"decoder depths {depths} and one stride fewer, not {strides}"
-            )
+        patch = [2, 4] if patch is None else patch
+        channels = [128, 256] if channels is None else channels
+        strides = [[2, 2]] if strides is None else strides  # [] leaves compression to the stem
+        encoder_depths = [2, 2] if encoder_depths is None else encoder_depths
+        decoder_depths = [3, 3] if decoder_depths is None else decoder_depths
+        check_levels(channels, strides, encoder_depths, decoder_depths)
         check_factors(patch, strides)
         layout = Layout(
             patch=(patch[0], patch[1]),
@@ -84,8 +83,8 @@ class Tokenizer(Configurable, nn.Module, Codec):
             temporal_window=temporal_window,
         )
         self.layout, self.quantizer = layout, quantizer
-        self.encoder = Encoder(layout, depths[0], quantizer.input_dim)
-        self.decoder = Decoder(layout, depths[1], quantizer.dim)
+        self.encoder = Encoder(layout, encoder_depths, quantizer.input_dim)
+        self.decoder = Decoder(layout, decoder_depths, quantizer.dim)
         self.temporal_stride, self.spatial_stride = patch
         for temporal, spatial in strides:
             self.temporal_stride *= temporal

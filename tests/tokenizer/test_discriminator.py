@@ -87,6 +87,11 @@ def test_a_clip_too_small_for_the_depth_is_refused():
         judge()(clip(1, size=2))
 
 
+def test_an_adversary_of_no_discriminators_is_refused():
+    with pytest.raises(ValueError, match=r"discriminators is \[\].*leave it out"):
+        Adversary([])
+
+
 @pytest.mark.usefixtures("_without_types")
 def test_a_norm_or_a_loss_that_there_is_not_is_refused_by_name():
     with pytest.raises(ValueError, match=r"norm is 'batch'.*\['group', 'spectral'\]"):

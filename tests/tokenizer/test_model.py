@@ -86,6 +86,7 @@ def test_checkpointing_changes_no_gradient_of_a_stream(clip):
 @pytest.mark.parametrize(
     ("patch", "strides", "frames", "grid"),
     [
+        ([4, 8], [], 17, (5, 4, 4)),
         ([1, 4], [[1, 2]], 5, (5, 4, 4)),
         ([2, 4], [[2, 2]], 17, (5, 4, 4)),
         ([2, 4], [[2, 2], [2, 2]], 17, (3, 2, 2)),
@@ -114,6 +115,9 @@ def test_compression_is_a_matter_of_configuration(clip, patch, strides, frames, 
         ({"strides": [[2]]}, r"strides is \[\[2\]\].*\(temporal, spatial\)"),
         ({"strides": [[0, 2]]}, r"strides is \[\[0, 2\]\].*at least 1"),
         ({"strides": [[2, 2], [2, 2]]}, "one stride fewer"),
+        ({"strides": []}, r"one stride fewer, not \[\]"),
+        ({"channels": []}, r"channels \[\] has 0 levels"),
+        ({"patch": []}, r"patch is \[\].*\(temporal, spatial\)"),
     ],
 )
 def test_factors_that_are_none_are_refused(wrong, words):
