@@ -19,6 +19,7 @@ from layers.processes import all_rows
 from tokenizer.bottleneck import Bottleneck, Quantized, Quantizer
 from tokenizer.entropy import batch_entropy, digit_chances, sample_entropy
 
+FADED = 1e-20  # a count behind which a code stays where it is
 ACTIVE = 0.01  # variance of the mean over the data: Burda et al. 2015, arXiv 1509.00519
 
 
@@ -236,7 +237,9 @@ class VQ(Quantizer):
             self.sums[dead] = self._draw(rows, int(dead.sum())) * self.counts.mean()
             self.counts[dead], self.idle[dead] = self.counts.mean(), 0
         codebook = self.sums / self.counts[:, None]
-        self.codebook.copy_(F.normalize(codebook, dim=1) if self.l2 else codebook)
+        codebook = F.normalize(codebook, dim=1) if self.l2 else codebook
+        # Far below, counts and sums have no digits left, and their ratio is noise.
+        self.codebook.copy_(torch.where(self.counts[:, None] > FADED, codebook, self.codebook))
         self.updates += 1
 
     def _draw(self, rows: Float[Tensor, "N D"], count: int) -> Float[Tensor, "count D"]:

@@ -221,6 +221,20 @@ def test_by_default_a_code_is_moved_after_69_steps_without_use_and_not_before():
     assert quantizer.idle[lost] == 0
 
 
+@pytest.mark.parametrize("l2", [False, True])
+def test_with_a_restart_share_of_0_a_code_without_use_never_moves(l2):
+    """Its count falls below 2^-149, the least that float32 holds, and used to be divided by."""
+    quantizer = VQ(8, dim=8, l2=l2, decay=0.5, restart_share=0.0).train()
+    quantizer(rearrange(torch.eye(8), "n d -> 1 d 1 1 n"))
+    place = quantizer.codebook.clone()
+    for _ in range(200):
+        quantizer(on_codes(quantizer, torch.arange(7)))
+    torch.testing.assert_close(quantizer.codebook, place)
+    assert quantizer.counts[7] == 0
+    quantizer(on_codes(quantizer, torch.arange(8)))
+    torch.testing.assert_close(quantizer.codebook, place)
+
+
 @pytest.mark.parametrize("every", [1, 50])
 def test_a_code_in_regular_use_is_never_moved_however_little_it_is_used(every):
     quantizer = VQ(8, dim=4).train()
