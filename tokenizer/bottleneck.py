@@ -40,6 +40,16 @@ class Bottleneck(Configurable, nn.Module, ABC):
         with torch.autocast(latents.device.type, enabled=False):
             return self.apply_to(latents.float())
 
+    def outside_training(self, latents: Float[Tensor, "B E t h w"]) -> Quantized:
+        """Apply as in eval mode, whatever the mode: nothing is learnt, drawn or penalised."""
+        if not self.training:
+            return self(latents)
+        self.eval()
+        try:
+            return self(latents)
+        finally:
+            self.train()
+
     def kind(self) -> Config:
         """Return the class and those of its arguments that decide tokens or latents."""
         arguments = self.config["arguments"]

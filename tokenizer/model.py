@@ -128,9 +128,12 @@ class Tokenizer(Configurable, nn.Module, Codec):
     def encode_latents(
         self, clip: Float[Tensor, "B 3 T H W"], cache: Cache | None = None
     ) -> Quantized:
-        """Return what `encode` does and the latents behind the bottleneck, continuous for KL."""
+        """Return what `encode` does and the latents behind the bottleneck, continuous for KL.
+
+        The bottleneck learns and draws in `forward` alone.
+        """
         self.check_clip(clip, first=not cache)
-        return self.quantizer(self.encoder(clip, cache))
+        return self.quantizer.outside_training(self.encoder(clip, cache))
 
     def decode_latents(
         self, latents: Float[Tensor, "B D t h w"], cache: Cache | None = None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layers.configurable import build
-from tokenizer import FSQ, KL, VQ, Tokenizer
+from tokenizer import FSQ, KL, LFQ, VQ, Tokenizer, codec_of
 from tokenizer.presets import preset
 
 STRIDE = 4
@@ -142,6 +142,24 @@ def test_a_continuous_tokenizer_has_latents_and_no_tokens(clip):
     for wrong in (lambda: tokenizer.encode(clip), lambda: tokenizer.codebook_size):
         with pytest.raises(ValueError, match="continuous"):
             wrong()
+
+
+@pytest.mark.parametrize("quantizer", [FSQ([5, 5]), LFQ(4), VQ(32, dim=4), KL(3)])
+def test_encoding_in_train_mode_changes_and_draws_nothing(clip, quantizer):
+    arguments = {"channels": [16, 32], "encoder_depths": [1, 1], "decoder_depths": [1, 1]}
+    tokenizer = Tokenizer(build(quantizer.config), **arguments)
+    tokenizer.calibrate(clip)
+    tokenizer.train()(clip)  # draws the codebook
+    expected = tokenizer.eval().encode_latents(clip).latents
+    before = {name: value.clone() for name, value in tokenizer.state_dict().items()}
+    tokenizer.train()
+    codec, state = codec_of(tokenizer), torch.get_rng_state()
+    assert torch.equal(tokenizer.encode_latents(clip).latents, expected)
+    codec.encode(clip)
+    list(codec.stream_encode(clip.split(5, dim=2)))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], x) for name, x in tokenizer.state_dict().items())
+    assert all(module.training for module in tokenizer.modules())
 
 
 def test_an_image_is_a_clip_of_one_frame(tiny_tokenizer, clip):
