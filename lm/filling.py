@@ -1,4 +1,7 @@
-"""How unknown tokens are drawn in a few steps, and what a step need not compute again."""
+"""How unknown tokens are drawn in a few steps, and what a step need not compute again.
+
+Drawing again what was least sure: ReMDM (Wang et al. 2025, arXiv 2503.00307), there anything.
+"""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,6 +22,8 @@ from lm.sequence import of_codes
 if TYPE_CHECKING:
     from lm.maskgit import MaskGITPrior
 
+_MANY = 8  # so many steps of a part are enough for some that draw again
+
 
 def draw_masked(
     ask: Callable[[Tensor, Tensor], Tensor],
@@ -26,6 +31,7 @@ def draw_masked(
     masked: Bool[Tensor, "B N"],
     steps: Int[Tensor, "B"],
     schedule: Schedule,
+    redrawn: list[float],
     generators: list[torch.Generator],
     sampling: Sampling,
 ) -> Int[Tensor, "B N"]:
@@ -37,12 +43,19 @@ def draw_masked(
         masked: True where a token is to be drawn.
         steps: Calls of the network for each sample; with fewer it waits for the others.
         schedule: How many stay masked from step to step.
+        redrawn: Shares of the tokens that the last steps draw again, where steps are many.
         generators: A source of randomness a sample.
         sampling: How tokens are drawn.
     """
     num_unknown, sides = masked.sum(1), 1 if sampling.guidance_scale == 1.0 else 2
     waits = torch.zeros(2, tokens.shape[1])  # nor does one that waits use up randomness
+    unknown, kept = masked, torch.full(masked.shape, torch.inf, device=masked.device)
+    shares = torch.tensor([*redrawn, 0.0], dtype=torch.double, device=masked.device)
+    first = steps - len(redrawn) * (steps >= _MANY)
     for step in range(int(steps.max())):
+        share = shares[(step - first).clamp(0, len(redrawn))] * (steps >= _MANY)
+        again = lowest(kept.masked_fill(~unknown, torch.inf), (num_unknown * share).ceil().long())
+        masked = torch.where((step >= first)[:, None], again, masked)
         logits = ask(tokens.repeat(sides, 1), masked.repeat(sides, 1)).float()
         logits = guided(logits, sampling.guidance_scale)
         draws = zip(generators, steps.tolist(), strict=True)
@@ -52,7 +65,8 @@ def draw_masked(
         guesses = draw(chances, uniforms.flatten()).view_as(tokens)
         tokens = torch.where(masked, guesses, tokens)
         sureness = logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        ratio = (torch.tensor(step + 1, dtype=torch.double) / steps).clamp(max=1)
+        kept = torch.where(masked, sureness, kept)
+        ratio = (torch.tensor(step + 1, dtype=torch.double) / first).clamp(max=1)
         weight = sampling.choice_temperature * (1 - ratio).float()
         sureness = sureness + weight[:, None] * gumbel(choice)
         count = still_masked(schedule, ratio, num_unknown, masked.sum(1))
@@ -162,6 +176,13 @@ def fill_parts(
             return reader.logits(drawn, now, hidden, part)
 
         drawn[:, part] = draw_masked(
-            ask, drawn[:, part], masked[:, part], counts, prior.schedule, generators, sampling
+            ask,
+            drawn[:, part],
+            masked[:, part],
+            counts,
+            prior.schedule,
+            prior.redrawn,
+            generators,
+            sampling,
         )
     return drawn

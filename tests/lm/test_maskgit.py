@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from lm import Condition, Inputs, MaskGITPrior, Sampling, Transformer
 from lm.filling import FrameReader, draw_masked
-from lm.masking import draw_frame_masks, draw_masks
+from lm.masking import draw_frame_masks, draw_masks, lowest
 
 TEXTS = Condition([[3, 1, 4], [1, 5]])
 TOKENS = torch.randint(17, (2, 3, 2, 4), generator=torch.Generator().manual_seed(0))
@@ -86,12 +86,33 @@ def test_only_unknown_tokens_count_in_the_schedule(monkeypatch, schedule, known)
     assert all(not masked[:, : 8 * known].any() for _, masked, _ in calls)
 
 
-def test_a_token_once_kept_is_never_drawn_again(prior, monkeypatch):
+def test_a_token_once_kept_is_never_drawn_again_in_few_steps(prior, monkeypatch):
     calls = watch(prior, monkeypatch)
-    final = prior.sample(TEXTS, generators(1, 2), sampling=Sampling(steps=8)).flatten(1)
+    final = prior.sample(TEXTS, generators(1, 2), sampling=Sampling(steps=7)).flatten(1)
     for (_, before, _), (tokens, after, _) in itertools.pairwise(calls):
         assert not (after & ~before).any()
         assert torch.equal(tokens.flatten(1)[~after], final[~after])
+
+
+def test_the_last_of_many_steps_draw_again_what_was_least_sure(prior, monkeypatch):
+    calls = watch(prior, monkeypatch)
+    final = prior.sample(TEXTS, generators(1, 2), sampling=Sampling(steps=8)).flatten(1)
+    after = [tokens.flatten(1) for tokens, *_ in calls[1:]] + [final]
+    sureness = torch.zeros(2, 24)  # of each token in the step that drew it
+    for step, ((tokens, masked, condition), drawn) in enumerate(zip(calls, after, strict=True)):
+        assert torch.equal(tokens.flatten(1)[~masked], drawn[~masked])
+        if step >= 5:
+            count = (8, 5, 3)[step - 5]  # of 24: 0.3, 0.2 and 0.1, and none was left before
+            assert torch.equal(masked, lowest(sureness, torch.tensor([count, count])))
+        chances = MaskGITPrior.logits(prior, tokens, masked, condition).log_softmax(-1)
+        now = chances.gather(-1, drawn[..., None])[..., 0]
+        sureness = torch.where(masked, now, sureness)
+
+
+@pytest.mark.parametrize("redrawn", [[1.0], [0.1, 0.0], [0.1] * 5])
+def test_shares_that_cannot_be_drawn_again_are_refused(redrawn):
+    with pytest.raises(ValueError, match="redrawn is"):
+        new_prior(redrawn=redrawn)
 
 
 def test_without_noise_the_surest_tokens_are_kept_first(prior):
@@ -351,7 +372,7 @@ def test_a_causal_prior_draws_frame_after_frame(causal, scale):
         unknown = torch.ones(2, 8, dtype=torch.bool)
         steps = torch.tensor([3, 3])
         new = draw_masked(
-            ask, expected[:, frame].flatten(1), unknown, steps, "cosine", sources, sampling
+            ask, expected[:, frame].flatten(1), unknown, steps, "cosine", [], sources, sampling
         )
         expected[:, frame] = new.view(2, 2, 4)
     assert torch.equal(drawn, expected)
