@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from vector_quantize_pytorch import finite_scalar_quantization
 
+from layers.precision import whole_float32
 from layers.processes import all_rows
 from tokenizer.bottleneck import Bottleneck, Quantized, Quantizer
 from tokenizer.entropy import batch_entropy, digit_chances, sample_entropy
@@ -198,7 +199,7 @@ class VQ(Quantizer):
         rows = F.normalize(rows, dim=1) if self.l2 else rows
         if self.training and self.updates == 0:
             self._start(all_rows(rows.detach()))
-        indices = self._nearest(rows.detach())
+        indices: Tensor = self._nearest(rows.detach())  # type: ignore[call-arg]
         codes = self.codebook[indices]
         loss = self.commitment_weight * (rows - codes).square().mean() if self.training else 0.0
         if self.training:
@@ -209,11 +210,13 @@ class VQ(Quantizer):
         tokens = rearrange(indices, "(b t h w) -> b t h w", b=b, t=t, h=h)
         return Quantized(straight, tokens, latents.new_zeros(()) + loss, {})
 
+    @torch.compiler.disable  # it would not see the precision change
     def _nearest(self, rows: Float[Tensor, "N D"]) -> Int[Tensor, "N"]:
         """Return the nearest code of each row, in pieces that bound the memory."""
         half = self.codebook.square().sum(dim=1) / 2
         pieces = rows.split(max(1, 2**24 // self.codebook_size))
-        return torch.cat([(half - piece @ self.codebook.T).argmin(dim=1) for piece in pieces])
+        with whole_float32():
+            return torch.cat([(half - piece @ self.codebook.T).argmin(dim=1) for piece in pieces])
 
     @torch.no_grad()
     def _start(self, rows: Float[Tensor, "N D"]) -> None:
@@ -270,6 +273,8 @@ class KL(Bottleneck):
 
     def __init__(self, dim: int = 8, weight: float = 1e-4) -> None:
         super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim is {dim}, but KL needs at least 1 channel")
         self.dim, self.input_dim, self.weight = dim, 2 * dim, weight
 
     def apply_to(self, latents: Float[Tensor, "B E t h w"]) -> Quantized:

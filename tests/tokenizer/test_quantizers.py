@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch.distributions import Normal, kl_divergence
+from torch.utils._python_dispatch import TorchDispatchMode
 from vector_quantize_pytorch import VectorQuantize, lookup_free_quantization
 
 from layers.configurable import build
@@ -316,11 +317,55 @@ def test_kl_takes_a_single_position():
         (lambda: LFQ(0), "1 to 18"),
         (lambda: LFQ(19), "1 to 18"),
         (lambda: VQ(1), "at least 2"),
+        (lambda: KL(0), "at least 1"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
         wrong()
+
+
+class Precisions(TorchDispatchMode):
+    """Notes how float32 is multiplied, at each product of matrices within it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.mm.default:
+            backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
+            self.seen += [backend.fp32_precision for backend in backends]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_vq_picks_codes_in_float32_whatever_the_process_says(precision):
+    """train.py, sample.py and evaluate.py allow TF32, which has 10 of the 23 digits."""
+    quantizer, before = VQ(32, dim=4), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with Precisions() as products:
+            quantizer.train()(latents_of(quantizer))
+        assert products.seen == ["ieee", "ieee"]
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_vq_picks_the_codes_that_float64_does():
+    quantizer, before = VQ(8192, dim=8).cuda().train(), torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        quantizer(torch.randn(2, 8, 4, 32, 32).cuda())  # draws the codebook
+        latents = torch.randn(2, 8, 4, 32, 32).cuda()
+        tokens = quantizer.eval()(latents).tokens
+    finally:
+        torch.set_float32_matmul_precision(before)
+    rows = rearrange(latents, "b d t h w -> (b t h w) d").double()
+    exact = torch.cdist(rows, quantizer.codebook.double()).argmin(1)
+    assert (tokens.flatten() != exact).float().mean() < 1e-3
 
 
 def test_vq_memory_is_bounded(largest):
