@@ -144,22 +144,39 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", type=device, default=local_device())
     rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-    parser.add_argument("--part", default=f"{rank}/{world}", help="k/n, k from 0; torchrun sets it")
+    parser.add_argument(
+        "--part", type=part_of, default=f"{rank}/{world}", help="k/n, k from 0; torchrun sets it"
+    )
     return parser
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Return k and n of k/n.
+
+    Raises:
+        ArgumentTypeError: It is no such thing; a command line then shows why.
+    """
+    k, _, n = text.partition("/")
+    if not (k.isdecimal() and n.isdecimal()):
+        raise argparse.ArgumentTypeError(
+            f"the part is {text}; give k/n, such as 0/8 for the first of 8"
+        )
+    return int(k), int(n)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     args = parser().parse_args(arguments)
-    part, num_parts = map(int, args.part.split("/"))
     tokenizer = Tokenizer.from_pretrained(args.model).to(args.device)
     source = ShardFolder(args.shards, size=args.size, min_frames=args.frames)
     encoder = Encoder(tokenizer, source, args.frames, args.batch_size)
-    records = encode(encoder, args.out, part, num_parts).records.values()
+    records = encode(encoder, args.out, *args.part).records.values()
     skipped = [line for record in records for line in record.skipped.items()]
     print(
         f"{sum(r.samples for r in records)} clips in {len(records)} of {len(encoder.shards)} shards"
     )
+    if source.too_short:
+        print(f"left out {source.too_short} clips of less than {args.frames} frames")
     print("\n".join(f"skipped {name}: {reason}" for name, reason in skipped))
 
 

@@ -106,6 +106,25 @@ def test_parts_may_run_at_the_same_time_and_again(made, monkeypatch):
         encode.main([*command(folder, "parts"), "--part=4/4"])
 
 
+@pytest.mark.parametrize("part", ["3", "3/", "a/b", "-1/3"])
+def test_a_part_that_is_none_is_refused(tmp_path, part, capsys):
+    with pytest.raises(SystemExit):
+        encode.main([*command(tmp_path), f"--part={part}"])
+    assert f"the part is {part}; give k/n, such as 0/8" in capsys.readouterr().err
+
+
+def test_clips_that_are_too_short_are_counted(made, capsys):
+    folder, _ = made
+    encode.main(command(folder))
+    assert "left out" not in capsys.readouterr().out
+    (folder / "more").mkdir()
+    shutil.copytree(folder / "model", folder / "more/model")
+    make_clips(folder / "more", 3, 20)  # of 16 and 4 frames
+    encode.main(command(folder / "more"))
+    said = capsys.readouterr().out
+    assert "9 clips in 2 of 2 shards\nleft out 3 clips of less than 5 frames\n" in said
+
+
 def test_other_clips_or_another_tokenizer_need_another_folder(made, pipe):
     folder, _ = made
     encode.main(command(folder))
