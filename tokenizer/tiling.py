@@ -81,7 +81,8 @@ class TiledTokenizer(Codec):
                     f"{name} is {pixels} pixels, but must be a multiple of the spatial stride "
                     f"{stride}; use {max(0, pixels) // stride * stride + stride}"
                 )
-        self.encode_margin = _margin(encoder_reach(tokenizer), overlap, stride)
+        seen = encoder_reach(tokenizer) if overlap is None else None
+        self.encode_margin = _margin(seen, overlap, stride)
         reach = decoder_reach(tokenizer)
         self.decode_margin = _margin(reach, overlap, stride)
         self.blend = reach is None or self.decode_margin < reach

@@ -119,6 +119,15 @@ def test_a_cell_less_of_overlap_is_not_enough(clip):
     assert [TiledTokenizer(tokenizer, 80, pixels).blend for pixels in (24, 32)] == [True, False]
 
 
+def test_a_given_overlap_asks_for_no_reach_of_the_encoder(monkeypatch):
+    asked = []
+    monkeypatch.setattr("tokenizer.tiling.encoder_reach", lambda one: asked.append(one) or 3)
+    TiledTokenizer(build("demo"), 80, overlap=32)
+    assert not asked
+    TiledTokenizer(build("demo"), 80)
+    assert len(asked) == 1
+
+
 def test_a_stream_of_tiles_equals_whole_frames_at_once(tokenizer, clip):
     tiled = TiledTokenizer(tokenizer, smallest(tokenizer))
     tokens = torch.cat(list(tiled.stream_encode(clip.split([2, 3, 4], dim=2))), dim=1)
