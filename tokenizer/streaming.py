@@ -113,7 +113,10 @@ def regroup(
     lead, waiting, num_frames = 1, None, 0
     for clip in _of_one_size(clips):
         num_frames += clip.shape[2]
-        waiting = clip if waiting is None else torch.cat([waiting, clip], dim=2)
+        if waiting is None or not waiting.shape[2]:
+            waiting = clip
+        else:
+            waiting = torch.cat([waiting, clip], dim=2)
         most = max(1, max_pixels // (stride * waiting[:, 0, 0].numel())) * stride
         while waiting.shape[2] >= (lead or stride):
             take = lead + min(most, (waiting.shape[2] - lead) // stride * stride)

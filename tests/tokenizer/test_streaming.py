@@ -141,6 +141,13 @@ def test_regrouping_keeps_every_frame_in_order(sizes, stride, max_frames):
     assert max(lengths) <= max(max_frames, stride) + 1
 
 
+def test_a_long_chunk_is_not_copied_where_nothing_waits():
+    chunks = torch.rand(1, 3, 9, 8, 8), torch.rand(1, 3, 32, 8, 8)
+    pieces = list(regroup(iter(chunks), 4, pad=False, max_pixels=8 * 8 * 8))
+    places = {piece.untyped_storage().data_ptr() for piece in pieces}
+    assert places == {chunk.untyped_storage().data_ptr() for chunk in chunks}
+
+
 def test_a_camera_may_fill_the_same_buffer_again(tiny_tokenizer, clip):
     buffer = torch.empty_like(clip[:, :, :3])
 
