@@ -186,7 +186,7 @@ class VideoPipeline(ModelFolder):
         self, tokens: Int[Tensor, "B t h w"] | Float[Tensor, "B D t h w"]
     ) -> UInt8[Tensor, "B T H W 3"]:
         """Return the videos of tokens or latents, by the tokenizer's own decoder."""
-        return to_uint8(self.codec().decode(tokens.to(self.device)).clamp(-1, 1)).cpu()
+        return to_uint8(self.codec().decode(tokens.to(self.device))).cpu()
 
     @torch.no_grad()
     def score(
