@@ -126,6 +126,7 @@ class ModelFolder:
         folder = Path(folder)
         parts = {name: getattr(self, name) for name in PARTS}
         require_room(folder, [name for name, part in parts.items() if part is not None])
+        fingerprint = self.tokenizer.fingerprint()  # refuses before anything is written
         for name, part in parts.items():
             if part is not None:
                 save_module(part, folder / name)
@@ -134,7 +135,7 @@ class ModelFolder:
         else:
             (folder / "prior" / TEXT).unlink(missing_ok=True)
         facts = {"size": self.size, "fps": self.fps}
-        facts |= {"tokenizer_fingerprint": self.tokenizer.fingerprint()}
+        facts |= {"tokenizer_fingerprint": fingerprint}
         if self.guide_tokenizer is not None:
             facts |= {"guide_tokenizer_fingerprint": self.guide_tokenizer.fingerprint()}
         facts |= {"classes": self.classes} if self.classes else {}

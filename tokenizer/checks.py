@@ -4,7 +4,17 @@ Inputs are typed as plain tensors: these checks are what gives a shape or a type
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def check_precision(tokenizer: nn.Module) -> None:
+    """Raise ValueError unless all parameters are float32."""
+    for p in tokenizer.parameters():
+        if p.dtype != torch.float32:
+            raise ValueError(
+                f"the tokenizer is in {p.dtype}, which gives other tokens; keep it in float32 and "
+                "use autocast"
+            )
 
 
 def check_pixels(clip: Tensor) -> None:
@@ -26,6 +36,22 @@ def check_pixels(clip: Tensor) -> None:
         raise ValueError(
             f"clip has values in [{low:.3g}, {high:.3g}], but pixels must be finite and lie in "
             "[-1, 1]; convert uint8 frames with data.video.to_model_range"
+        )
+
+
+def check_strides(clip: Tensor, temporal: int, spatial: int) -> None:
+    """Raise ValueError unless T, H and W of a later chunk are multiples of the strides."""
+    T, H, W = clip.shape[2:]
+    if T % temporal:
+        below = T // temporal * temporal
+        raise ValueError(
+            f"the chunk has {T} frames, but behind the first one temporal stride {temporal} needs "
+            f"{temporal} k; use {f'{below} or ' if below else ''}{below + temporal}"
+        )
+    if H % spatial or W % spatial:
+        raise ValueError(
+            f"clip is {H} x {W} pixels, but height and width must be multiples of the spatial "
+            f"stride {spatial}; resize or crop it"
         )
 
 

@@ -22,7 +22,15 @@ from layers.storage import (
 )
 from tokenizer.blocks import Cache
 from tokenizer.bottleneck import Bottleneck, Quantized, Quantizer
-from tokenizer.checks import check_factors, check_latents, check_levels, check_pixels, check_tokens
+from tokenizer.checks import (
+    check_factors,
+    check_latents,
+    check_levels,
+    check_pixels,
+    check_precision,
+    check_strides,
+    check_tokens,
+)
 from tokenizer.cnn import Decoder, Encoder, Layout
 from tokenizer.streaming import Codec
 
@@ -121,6 +129,7 @@ class Tokenizer(Configurable, nn.Module, Codec):
 
         Tokens may be of any integer type, such as the small ones of a file.
         """
+        check_precision(self)
         self.check_tokens(tokens)
         # As an index uint8 would be a mask, and int16 none.
         return self.decoder(self.require_quantizer().lookup(tokens.long()), cache)
@@ -139,6 +148,7 @@ class Tokenizer(Configurable, nn.Module, Codec):
         self, latents: Float[Tensor, "B D t h w"], cache: Cache | None = None
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return pixels of latents as `encode_latents` gives them."""
+        check_precision(self)
         check_latents(latents, self.quantizer.dim)
         return self.decoder(latents, cache)
 
@@ -199,21 +209,11 @@ class Tokenizer(Configurable, nn.Module, Codec):
             clip: What is to be encoded.
             first: Whether it starts a stream; later chunks have s k frames instead of 1 + s k.
         """
+        check_precision(self)
         check_pixels(clip)
-        T, H, W = clip.shape[2:]
         if first:
-            self.num_latent_frames(T)
-        elif T % self.temporal_stride:
-            s, below = self.temporal_stride, T // self.temporal_stride * self.temporal_stride
-            raise ValueError(
-                f"the chunk has {T} frames, but behind the first one temporal stride {s} needs "
-                f"{s} k; use {f'{below} or ' if below else ''}{below + s}"
-            )
-        if H % self.spatial_stride or W % self.spatial_stride:
-            raise ValueError(
-                f"clip is {H} x {W} pixels, but height and width must be multiples of the spatial "
-                f"stride {self.spatial_stride}; resize or crop it"
-            )
+            self.num_latent_frames(clip.shape[2])
+        check_strides(clip, 1 if first else self.temporal_stride, self.spatial_stride)
 
     def check_tokens(self, tokens: Int[Tensor, "B t h w"]) -> None:
         """Raise ValueError where tokens are none of this tokenizer, or it has none."""
@@ -251,6 +251,7 @@ class Tokenizer(Configurable, nn.Module, Codec):
 
     def fingerprint(self) -> str:
         """Hash what decides the tokens: layout, encoder and quantizer, not the decoder."""
+        check_precision(self)
         layout = {k: v for k, v in self.config["arguments"].items() if k != "decoder_depths"}
         state = self.encoder.state_dict(), self.quantizer.state_dict()
         for name in self.quantizer.bookkeeping:
@@ -282,8 +283,9 @@ class Tokenizer(Configurable, nn.Module, Codec):
         folder = Path(folder)
         if (folder / "tokenizer").is_dir():
             raise ValueError(f"{folder} holds a whole pipeline; save into another folder")
+        facts = {"tokenizer_fingerprint": self.fingerprint()}
         save_module(self, folder)
-        write_manifest(folder, {"tokenizer_fingerprint": self.fingerprint()})
+        write_manifest(folder, facts)
 
 
 def _hash(layout: str, *states: dict[str, Tensor]) -> str:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from data.datamodule import Batch
+from pipeline import VideoPipeline
 from tokenizer import FSQ, LFQ, VQ, LatentCodec, TiledTokenizer, Tokenizer, TokenizerModule
 from tokenizer.codec import encode_file, encode_video
 
@@ -134,3 +135,24 @@ def test_frames_that_do_not_fit_are_refused(tiny_tokenizer, name):
 
 def test_pixels_just_outside_the_range_by_rounding_pass(tiny_tokenizer, clip):
     tiny_tokenizer.encode(clip * 1.005)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_tokenizer_in_another_precision_is_refused(tiny_tokenizer, clip, tmp_path, dtype):
+    tokens = tiny_tokenizer.encode(clip)
+    latents = tiny_tokenizer.quantizer.lookup(tokens)
+    tiny_tokenizer.to(dtype)
+    for refused in (
+        lambda: tiny_tokenizer.encode(clip),
+        lambda: tiny_tokenizer.encode(clip.to(dtype)),
+        lambda: tiny_tokenizer(clip),
+        lambda: tiny_tokenizer.decode(tokens),
+        lambda: tiny_tokenizer.decode_latents(latents),
+        lambda: tiny_tokenizer.calibrate(clip),
+        lambda: tiny_tokenizer.fingerprint(),
+        lambda: tiny_tokenizer.save_pretrained(tmp_path / "model"),
+        lambda: VideoPipeline(tiny_tokenizer, 32, 8.0).save_pretrained(tmp_path / "model"),
+    ):
+        with pytest.raises(ValueError, match=f"in {dtype}.*keep it in float32 and use autocast"):
+            refused()
+    assert not (tmp_path / "model").exists()
