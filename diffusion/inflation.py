@@ -4,7 +4,12 @@ Align your Latents (Blattmann et al. 2023, arXiv 2304.08818) and before it Make-
 for space are taken over, those for time start as identity.
 """
 
+from typing import Any
+
 from torch import nn
+
+from diffusion.condition import FramePhases
+from diffusion.decoder import DiffusionDecoder
 
 
 def inflate(source: nn.Module, target: nn.Module) -> None:
@@ -21,19 +26,54 @@ def inflate(source: nn.Module, target: nn.Module) -> None:
     Raises:
         ValueError: The two do not belong together.
     """
-    values, wanted, added = source.state_dict(), target.state_dict(), additions(target)
-    state = {}
-    for name, held in wanted.items():
+    values, added, phases = source.state_dict(), additions(target), _phases(target)
+    state, lacking = {}, []
+    for name, held in target.state_dict().items():
         value = values.pop(name.replace(".base_layer.", "."), None)
         if value is not None and value.shape == held.shape:
             state[name] = value
-    lacking = set(wanted) - set(state) - added
+        elif name not in (added if value is None else phases):
+            lacking.append(name)
     if values or lacking:
         raise ValueError(
             f"the weights do not fit: {sorted(values)} are too much, {sorted(lacking)} are missing "
             "or of another shape; build both with the same arguments but for what is added"
         )
     target.load_state_dict(state, strict=False)
+
+
+def require_alike(source: DiffusionDecoder, target: DiffusionDecoder) -> None:
+    """Refuse a decoder to start from whose weights fit but were trained for something else.
+
+    Whether a network for images is causal means nothing, so a video's may be either.
+
+    Raises:
+        ValueError: A setting that gives no weight another shape differs.
+    """
+    theirs, ours = _settings(source), _settings(target)
+    if not source.network.config["arguments"].get("temporal", True):
+        theirs["causal"] = ours["causal"]
+    if source.control is None or target.control is None:
+        theirs["control"] = ours["control"]
+    for name, value in theirs.items():
+        if value != ours[name]:
+            raise ValueError(
+                f"{name} is {ours[name]!r}, but the decoder to start from was trained with "
+                f"{value!r}; set it to that, or leave start_from out"
+            )
+
+
+def _settings(decoder: DiffusionDecoder) -> dict[str, Any]:
+    return {
+        "use": decoder.use,
+        "whiten": decoder.whitening is not None,
+        "patch": decoder.patch,
+        "enlarge": list(decoder.enlarge),
+        "prediction": decoder.objective.prediction,
+        "schedule": decoder.objective.schedule.config,
+        "causal": decoder.network.config["arguments"].get("causal", False),
+        "control": None if decoder.control is None else decoder.control.kind,
+    }
 
 
 def freeze_space(video: nn.Module) -> None:
@@ -53,6 +93,12 @@ def additions(module: nn.Module) -> set[str]:
         or "lora_" in place
         for name in part.state_dict()
     }
+
+
+def _phases(module: nn.Module) -> set[str]:
+    """Name the vectors of frames, of which another stride has another number."""
+    places = [name for name, part in module.named_modules() if isinstance(part, FramePhases)]
+    return {f"{place}.vectors".lstrip(".") for place in places}
 
 
 def temporal_parameters(module: nn.Module) -> set[str]:

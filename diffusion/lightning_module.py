@@ -16,7 +16,7 @@ from diffusion.adapters import add_adapters, merged
 from diffusion.condition import Texts
 from diffusion.decoder import DiffusionDecoder
 from diffusion.distillation import distillation_loss
-from diffusion.inflation import freeze_space, inflate
+from diffusion.inflation import freeze_space, inflate, require_alike
 from evaluation.pixel import FramePSNR
 from layers.processes import all_rows
 from layers.resizing import enlarged, reduced
@@ -135,7 +135,9 @@ class DiffusionDecoderModule(TrainedModule):
         """Give a new run the weights it starts from; see that the tokenizer is the right one."""
         if self.start_from is not None and self.step == 0:
             read_manifest(Path(self.start_from))
-            inflate(load_module(Path(self.start_from) / "decoder"), self.decoder)
+            source = load_module(Path(self.start_from) / "decoder")
+            require_alike(source, self.decoder)
+            inflate(source, self.decoder)
             self.ema.load_state_dict(EMA(self.decoder).state_dict())
         self.decoder.attach(self.tokenizer)
 
