@@ -54,8 +54,8 @@ class DiffusionDecoderModule(TrainedModule):
             few clips for example; that of a decoder for images is inflated.
         trained: Which part learns: "temporal" leaves the layers for space as they are, "control"
             all but what reads the control.
-        adapter_rank: Train adapters of this rank in the network instead of its weights; the model
-            folder has them merged. 0 trains the weights.
+        adapter_rank: Train adapters of this rank in the network instead of its weights, with
+            `trained` all; the model folder has them merged. 0 trains the weights.
     """
 
     tokenizer: Tokenizer
@@ -76,6 +76,11 @@ class DiffusionDecoderModule(TrainedModule):
             raise ValueError(
                 f"trained is {trained} with adapter_rank {adapter_rank}, so the rest must come "
                 "from somewhere; set start_from to the model folder of a trained diffusion decoder"
+            )
+        if trained != "all" and adapter_rank:
+            raise ValueError(
+                f"trained is {trained}, but adapters of rank {adapter_rank} are in all of the "
+                "network; set adapter_rank to 0, or trained to all"
             )
         if trained == "control" and decoder.control is None:
             raise ValueError("trained is control, but the decoder has none; set control")

@@ -116,6 +116,13 @@ def test_training_with_adapters_leaves_the_weights_and_exports_none(tiny_tokeniz
     assert module.exported().state_dict().keys() == build().state_dict().keys()
 
 
+@pytest.mark.parametrize("trained", ["temporal", "control"])
+def test_adapters_beside_a_part_that_is_trained_alone_are_refused(trained):
+    told = {"start_from": "model", "trained": trained, "adapter_rank": 2}
+    with pytest.raises(ValueError, match="set adapter_rank to 0"):
+        DiffusionDecoderModule(build(control="edges"), "", 10, **told)
+
+
 def test_what_cannot_be_steered_is_refused(tiny_tokenizer, tokens, control):
     plain, steered = build(), build(control="edges")
     for decoder in (plain, steered):
