@@ -94,6 +94,24 @@ def draw_known(
     return given & (frames <= stride * last) & (num_latents > 1)
 
 
+def draw_dropped(
+    count: int, share: float, generator: torch.Generator
+) -> tuple[Bool[Tensor, " B"], Bool[Tensor, " B"]]:
+    """Draw whose tokens and whose texts are left out: half of a share both, so much one alone.
+
+    Both together are what `Condition.blind` is; tokens alone or texts alone are left out of half of
+    the share each, as far as clips are left.
+
+    Args:
+        count: Clips.
+        share: Of the clips whose tokens are left out.
+        generator: Draws.
+    """
+    place = torch.rand(count, generator=generator)
+    tokens, both = place < share, place < share / 2
+    return tokens, both | (place >= share) & (place < 1.5 * share)
+
+
 class TokenFeatures(nn.Module):
     """A vector a code, laid over the places and frames that the code stands for.
 

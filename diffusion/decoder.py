@@ -17,6 +17,7 @@ from diffusion.condition import (
     TextFeatures,
     Texts,
     TokenFeatures,
+    draw_dropped,
     draw_known,
     fold,
     over_clip,
@@ -50,7 +51,8 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         token_width: Channels of a token's vector.
         corruption: Up to this share of the tokens is replaced by random ones in training, as those
             that a prior samples are not always right.
-        dropout: Share of the training clips whose condition is left out, so that guidance works.
+        dropout: Share of the training clips whose tokens are left out, so that guidance works; half
+            of them are without text too, and half as many again without text alone.
         known_share: Share of the training clips whose first latent frames, from one to all but one,
             are given without noise, as an overlap is.
         noise_correlation: Of the noise in any two frames of a clip, in [0, 1).
@@ -231,7 +233,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
     ) -> Case:
         """Draw noise, what is dropped and what is known of training clips."""
         x, count = self.inward(clip, base), len(clip)
-        dropped, untold = torch.rand(2, count, generator=generator) < self.dropout
+        dropped, untold = draw_dropped(count, self.dropout, generator)
         noise, shared = (torch.randn(part.shape, generator=generator) for part in (x, x[:, :, :1]))
         noise = correlated(noise, shared, self.noise_correlation).to(x)
         shape = count, tokens.shape[1], self.temporal_stride
