@@ -6,7 +6,17 @@ from typing import Any, TypeVar
 import torch
 
 from diffusion.decoder import DiffusionDecoder
-from layers.storage import TEXT, find_model, load_module, read_manifest, save_module, write_manifest
+from layers.storage import (
+    MANIFEST,
+    TEXT,
+    WEIGHTS,
+    find_model,
+    load_module,
+    read_json,
+    read_manifest,
+    save_module,
+    write_manifest,
+)
 from lm.condition import Condition
 from lm.generation import Codec
 from lm.latent_prior import LatentPrior
@@ -24,6 +34,33 @@ def require_room(folder: Path, parts: list[str]) -> None:
     for name in PARTS:
         if name not in parts and (folder / name).exists():
             raise ValueError(f"{folder} holds a {name}, which this has not; choose another folder")
+
+
+def require_same_parts(folder: Path, source: Path) -> None:
+    """Raise ValueError where a model of `source` with a new decoder would replace another model.
+
+    Weights and text pieces are compared by the hashes of the manifests: the JSON beside them may
+    have more arguments when it is written anew.
+
+    Args:
+        folder: Where the model is to be written.
+        source: Model folder whose tokenizer and prior it will have.
+    """
+    files = read_manifest(source)["files"]
+    if not folder.is_dir() or folder.samefile(source):
+        return
+    require_room(folder, ["decoder", *(name for name in PARTS if (source / name).exists())])
+    if not (folder / MANIFEST).is_file():
+        return
+    for name, digest in read_json(folder / MANIFEST)["files"].items():
+        part, file = name.rsplit("/", 1) if "/" in name else ("tokenizer", name)
+        if part == "decoder" or file not in (WEIGHTS, TEXT):
+            continue
+        if files.get(name) != digest:
+            raise ValueError(
+                f"{folder} holds another {part} than {source}, which would replace it; export to "
+                "another folder, or train with the tokenizer_folder of this one"
+            )
 
 
 def _require_same(

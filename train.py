@@ -20,7 +20,7 @@ from data.shards import ShardError
 from data.token_datamodule import TokenDataModule
 from diffusion import DiffusionDecoderModule
 from lm import LatentPriorModule, PriorModule
-from model_folder import require_room
+from model_folder import require_room, require_same_parts
 from pipeline import VideoPipeline
 from tokenizer import TokenizerModule
 from training.checkpoints import Checkpoints
@@ -79,15 +79,16 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Find the last checkpoint, where Lightning would start over; look where the model goes."""
-        if self.config.fit.export is not None and not isinstance(
-            self.model, DiffusionDecoderModule
-        ):
+        export, model = self.config.fit.export, self.model
+        if export is not None and isinstance(model, DiffusionDecoderModule):
+            require_same_parts(Path(export), Path(model.tokenizer_folder))
+        elif export is not None:
             made = ["tokenizer"]
-            if not isinstance(self.model, TokenizerModule):
+            if not isinstance(model, TokenizerModule):
                 made.append("prior")
-            if getattr(self.model, "guide_tokenizer_folder", None) is not None:
+            if getattr(model, "guide_tokenizer_folder", None) is not None:
                 made.append("guide_tokenizer")
-            require_room(Path(self.config.fit.export), made)
+            require_room(Path(export), made)
         self._find_last()
 
     def before_validate(self) -> None:

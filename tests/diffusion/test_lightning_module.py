@@ -121,6 +121,26 @@ def test_the_command_trains_inflates_exports_and_the_pipeline_samples(fit, pipe,
     assert torch.equal(longer[:, :17], one)
 
 
+def test_a_decoder_is_not_exported_over_the_parts_of_another_model(fit, pipe, tmp_path):
+    model, export = tmp_path / "model", tmp_path / "export"
+    pipe.save_pretrained(model)
+    options = [*TINY, f"--model.init_args.tokenizer_folder={model}", f"--export={export}"]
+    options += [f"--model.init_args.decoder.network={NETWORK % 'true'}"]
+    options += [f"--trainer.default_root_dir={tmp_path}", "--trainer.limit_val_batches=0"]
+    fit("demo_decoder", *options)
+    fit("demo_decoder", *options)  # of the same tokenizer and prior it is written again
+    pipe.prior.embedding.weight.data.add_(1)
+    pipe.save_pretrained(model)
+    before = (export / "manifest.json").read_bytes()
+    with pytest.raises(ValueError, match=r"another prior than .* export to another folder"):
+        fit("demo_decoder", *options)
+    VideoPipeline(pipe.tokenizer, 32, 8.0).save_pretrained(tmp_path / "alone")
+    options += [f"--model.init_args.tokenizer_folder={tmp_path / 'alone'}"]
+    with pytest.raises(ValueError, match="holds a prior, which this has not"):
+        fit("demo_decoder", *options)
+    assert (export / "manifest.json").read_bytes() == before
+
+
 def test_a_pipeline_decodes_its_tokens_with_the_decoder(pipe):
     decoder = module(pipe.tokenizer).decoder
     both = VideoPipeline(pipe.tokenizer, 32, 8.0, pipe.prior, pipe.text, decoder=decoder)
