@@ -101,7 +101,7 @@ class VideoPipeline(ModelFolder):
             sampling: How its tokens are drawn.
             decoder: Who turns tokens into pixels: "cnn", the tokenizer's own, or "diffusion".
             decoder_steps: Calls of the diffusion decoder's network a window of its own; by default
-                those of `sampling` where the prior takes none, else 20.
+                those of `sampling` where the prior takes none, else the decoder's own.
             decoder_guidance: uncond + scale (cond - uncond) of its network; 1 is off.
             decoder_solver: "ddim", "dpm" (second order) or "ancestral".
 
@@ -152,7 +152,7 @@ class VideoPipeline(ModelFolder):
         strength: float = 0.5,
         seed: int = 0,
         guidance_scale: float = 1.0,
-        decoder_steps: int = 20,
+        decoder_steps: int | None = None,
         decoder_solver: Solver = "ddim",
         kept: Bool[Tensor, " T"] | None = None,
     ) -> UInt8[Tensor, "B T H2 W2 3"]:
@@ -164,7 +164,8 @@ class VideoPipeline(ModelFolder):
             strength: How far noise covers a video before it is taken away again, in (0, 1].
             seed: Sample i draws from seed + i.
             guidance_scale: uncond + scale (cond - uncond); 1 is off.
-            decoder_steps: Calls of the network a window, all of them below `strength`.
+            decoder_steps: Calls of the network a window, all of them below `strength`; by default
+                the decoder's own.
             decoder_solver: "ddim", "dpm" (second order) or "ancestral".
             kept: Frames that stay as they are; with strength 1 what lies between is filled in.
         """
@@ -247,12 +248,12 @@ class VideoPipeline(ModelFolder):
 
     def _shared_steps(
         self, sampling: Sampling, decoder: str, steps: int | None
-    ) -> tuple[Sampling, int]:
+    ) -> tuple[Sampling, int | None]:
         """Give the steps of `sampling` to the diffusion decoder where nobody else takes any."""
         alone = decoder == "diffusion" and isinstance(self.prior, AutoregressivePrior)
         if alone and steps is None and sampling.steps is not None:
             return replace(sampling, steps=None), sampling.steps
-        return sampling, 20 if steps is None else steps
+        return sampling, steps
 
     def _pixels(
         self, decoder: str, sampling: PixelSampling, request: Request

@@ -86,7 +86,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("--steps", type=int, help="of the prior, else of the decoder")
     parser.add_argument("--choice-temperature", type=float, default=4.5, help="of a masked prior")
     parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
-    parser.add_argument("--decoder-steps", type=int, help="of the diffusion decoder")
+    parser.add_argument("--decoder-steps", type=int, help="by default as trained for")
     parser.add_argument("--decoder-guidance", type=float, help="of the same; 1 is off")
     parser.add_argument("--decoder-solver", choices=get_args(Solver), default="ddim")
     parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
@@ -139,7 +139,7 @@ def edit(args: Namespace) -> None:
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     videos = source.expand(len(prompts), *source.shape)
     # No prior is there, so what would be the prior's is the decoder's.
-    steps = _first(args.decoder_steps, args.steps, 20)
+    steps = args.steps if args.decoder_steps is None else args.decoder_steps
     guidance = _first(args.decoder_guidance, args.guidance_scale)
     told = args.strength, args.seed, guidance, steps, args.decoder_solver
     edited = pipe.edit(videos, prompts, *told)

@@ -66,6 +66,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         control: What of a video steers it.
         whiten: Sample the principal components of patches, each of deviation 1 (`Whitening`),
             instead of pixels.
+        steps: Calls of the network for a window where a sampler is not told how many.
     """
 
     calibrated: Tensor
@@ -93,6 +94,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         control_channels: int = 0,
         control: Kind | None = None,
         whiten: bool = False,
+        steps: int = 20,
     ) -> None:
         super().__init__()
         self.network, self.codebook_size = network, codebook_size
@@ -104,6 +106,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self.use: Use = use
         self.corruption, self.dropout, self.known_share = corruption, dropout, known_share
         self.noise_correlation, self.base_noise = noise_correlation, base_noise
+        self.steps = steps
         self._check(text_size)
         pixels, width = 3 * patch**2, network.width
         self.pixels = nn.Conv3d(pixels, width, 1)
@@ -142,6 +145,8 @@ class DiffusionDecoder(Configurable, WindowDecoder):
                 f"overlap is {self.overlap}, but a window of {self.window} latent frames needs 1 "
                 f"to {self.window - 1}"
             )
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}, but must be 1 or more")
         if not 0 <= self.noise_correlation < 1:
             raise ValueError(
                 f"noise_correlation is {self.noise_correlation:g}, but must be in [0, 1)"
@@ -154,6 +159,10 @@ class DiffusionDecoder(Configurable, WindowDecoder):
                 f"text_size is {text_size} and the network's text_width "
                 f"{self.network.text_width}; set both, or neither"
             )
+
+    def take_steps(self, steps: int) -> None:
+        """Sample in so many steps from now on where no number is told, saved ones too."""
+        self.steps = self.config["arguments"]["steps"] = steps
 
     def attach(self, tokenizer: PixelDecoder) -> None:
         """Give the tokenizer whose tokens are to be decoded; a fresh decoder pins it.

@@ -46,6 +46,7 @@ class WindowDecoder(nn.Module, ABC):
     spatial_stride: int
     window: int
     overlap: int
+    steps: int
     noise_correlation: float
     use: str
     text: nn.Module | None
@@ -74,7 +75,7 @@ class WindowDecoder(nn.Module, ABC):
         self,
         tokens: Int[Tensor, "B t h w"],
         seed: int | list[int] = 0,
-        steps: int = 20,
+        steps: int | None = None,
         guidance_scale: float = 1.0,
         solver: Solver = "ddim",
         known: Float[Tensor, "B 3 K H W"] | None = None,
@@ -88,7 +89,7 @@ class WindowDecoder(nn.Module, ABC):
         Args:
             tokens: Of any number of latent frames.
             seed: Clip i draws from seed + i, or from seed[i], whatever batch it is in.
-            steps: Calls of the network for each window.
+            steps: Calls of the network for each window; by default the decoder's own.
             guidance_scale: uncond + scale (cond - uncond); 1 is off.
             solver: "ddim", "dpm" (second order) or "ancestral".
             known: The first 1 + s k frames where they are there already; the others are returned.
@@ -130,7 +131,7 @@ class WindowDecoder(nn.Module, ABC):
         texts: Texts,
         strength: float,
         seed: int | list[int] = 0,
-        steps: int = 20,
+        steps: int | None = None,
         guidance_scale: float = 1.0,
         control: Float[Tensor, "B K T H W"] | None = None,
         solver: Solver = "ddim",
@@ -145,7 +146,7 @@ class WindowDecoder(nn.Module, ABC):
             texts: Pieces of what is to be seen.
             strength: Time that is gone back to, in (0, 1]; 1 keeps nothing of the clip.
             seed: As for `decode`.
-            steps: Calls of the network for each window.
+            steps: As for `decode`.
             guidance_scale: uncond + scale (cond - uncond); 1 is off.
             control: As for `decode`.
             solver: As for `decode`.
@@ -189,7 +190,8 @@ class WindowDecoder(nn.Module, ABC):
             raise ValueError("this decoder reads no text; leave the prompt out, or train one with")
         if (wishes.control is None) != (self.control is None):
             raise ValueError("a decoder with control needs a control, no other takes one")
-        angles = self.objective.schedule.angles(sampling.steps, sampling.start or 1.0)
+        steps = self.steps if sampling.steps is None else sampling.steps
+        angles = self.objective.schedule.angles(steps, sampling.start or 1.0)
         generators: list[torch.Generator] | None = None
         done, shared, stride = known, None, self.temporal_stride
         num_known = (known.shape[2] - 1) // stride + 1 if known is not None else 0

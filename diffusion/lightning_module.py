@@ -28,8 +28,6 @@ from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
 from training.precision import autocast
 
-VAL_STEPS = 8  # of the sampler, for the pictures and their PSNR
-
 
 class Windowed(NamedTuple):
     """A window of training clips and what is known of it: arguments of `DiffusionDecoder.loss`."""
@@ -205,7 +203,7 @@ class DiffusionDecoderModule(TrainedModule):
         tokens = self.tokenizer.encode(reduced(clip, *self.decoder.enlarge))
         plain = enlarged(self.tokenizer.decode(tokens).float(), *self.decoder.enlarge)
         control = self.decoder.control.pictures(clip) if self.decoder.control else None
-        sampled = self.decoder.decode(tokens, steps=VAL_STEPS, control=control)
+        sampled = self.decoder.decode(tokens, control=control)
         truth, cnn, ours = (to_uint8(x.clamp(-1, 1)) for x in (clip, plain, sampled))
         self.val_psnr.update(ours, truth)
         self.val_psnr_cnn.update(cnn, truth)
@@ -222,7 +220,7 @@ class DistillationModule(DiffusionDecoderModule):
         max_steps: Steps of the whole run, divided evenly among the rounds.
         start_from: Model folder whose diffusion decoder is the first teacher.
         rounds: Steps of the student in each round, each half of those before; in the next round
-            the student is the teacher.
+            the student is the teacher. The decoder's own `steps` become those of the last.
         recipe: How the network is optimised.
     """
 
@@ -238,6 +236,7 @@ class DistillationModule(DiffusionDecoderModule):
         rounds = rounds or [32, 16, 8]
         if any(before != 2 * after for before, after in pairwise(rounds)) or min(rounds) < 1:
             raise ValueError(f"rounds is {rounds}, but each must be half of the one before")
+        decoder.take_steps(rounds[-1])
         super().__init__(decoder, tokenizer_folder, max_steps, recipe, start_from)
         self.rounds = rounds
         self.teacher = copy.deepcopy(decoder).requires_grad_(False)
@@ -251,14 +250,15 @@ class DistillationModule(DiffusionDecoderModule):
         return distillation_loss(self.decoder, self.teacher, self.rounds[self._round], *window)
 
     def objective(self, batch: Batch) -> Objective:
-        if self.step > 0 and self._round != self._round_at(self.step - 1):
+        if self.step > 0 and self._round_at(self.step) != self._round_at(self.step - 1):
             with self.ema.applied(self.decoder):
                 self.teacher.load_state_dict(self.decoder.state_dict())
         return super().objective(batch)
 
     @property
     def _round(self) -> int:
-        return self._round_at(min(self.step, self.max_steps - 1))
+        """Return the round of this step; validation looks at the one that was done last."""
+        return self._round_at(self.step if self.training else max(0, self.step - 1))
 
     def _round_at(self, step: int) -> int:
         return step * len(self.rounds) // self.max_steps

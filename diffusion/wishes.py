@@ -20,7 +20,7 @@ class Sampling:
     """How windows are sampled.
 
     Args:
-        steps: Calls of the network for each.
+        steps: Calls of the network for each; None for the decoder's own.
         guidance_scale: uncond + scale (cond - uncond); 1 is off.
         solver: "ddim", "dpm" (second order) or "ancestral".
         joint: How a window takes over the frames it begins with; kept ones are never "given".
@@ -31,14 +31,14 @@ class Sampling:
         ValueError: An argument is out of range.
     """
 
-    steps: int = 20
+    steps: int | None = None
     guidance_scale: float = 1.0
     solver: Solver = "ddim"
     joint: Joint = "given"
     start: float | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
+        if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps is {self.steps}, but must be 1 or more")
         if not isfinite(self.guidance_scale):
             raise ValueError(f"guidance_scale is {self.guidance_scale}, but must be finite")

@@ -57,6 +57,19 @@ def test_the_steps_are_the_decoder_s_where_the_prior_takes_none(pipe, tmp_path, 
         run(pipe, tmp_path, "--prompt", PROMPT, "--steps", 3)
 
 
+@pytest.mark.parametrize("task", ["generate", "edit"])
+def test_a_decoder_of_few_steps_takes_them_where_no_number_is_told(pipe, tmp_path, task):
+    pipe, (_, path) = with_decoder(pipe, steps=2), source(tmp_path)
+    asked = ["--prompt", PROMPT, "--decoder", "diffusion"]
+    asked += ["--task", task] + (["--context", path] if task == "edit" else ["--frames", 5])
+    ours, two, four = (
+        run(pipe, tmp_path, *asked, *told)
+        for told in ([], ["--decoder-steps", 2], ["--decoder-steps", 4])
+    )
+    assert torch.equal(ours, two)
+    assert not torch.equal(ours, four)
+
+
 def test_the_steps_stay_a_masked_prior_s(pipe, tmp_path):
     masked = MaskGITPrior(Transformer(width=32, depth=1, num_heads=2), 200, grid=[5, 4, 4])
     pipe = with_decoder(pipe, masked)

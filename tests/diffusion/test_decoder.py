@@ -9,7 +9,7 @@ from diffusion import DiffusionDecoder, DiffusionObjective, UNet3D
 from diffusion.decoding import Sampling
 from diffusion.schedule import CosineSchedule
 from diffusion.wishes import Kept
-from layers.storage import load_module, save_module
+from layers.storage import load_module, read_json, save_module, write_json
 from tokenizer import Tokenizer
 
 STEPS = 3
@@ -82,6 +82,17 @@ def test_a_saved_decoder_is_bit_for_bit_the_same(decoder, tiny_tokenizer, tokens
     again = load_module(tmp_path)
     again.attach(tiny_tokenizer)
     assert torch.equal(again.decode(tokens, steps=STEPS), decoder.decode(tokens, steps=STEPS))
+
+
+def test_a_folder_from_before_decoders_had_steps_has_the_default(decoder, tmp_path):
+    save_module(decoder, tmp_path)
+    config = read_json(tmp_path / "config.json")
+    del config["arguments"]["steps"]
+    write_json(tmp_path / "config.json", config)
+    assert load_module(tmp_path).steps == 20
+    decoder.take_steps(4)
+    save_module(decoder, tmp_path)
+    assert load_module(tmp_path).steps == 4
 
 
 def test_an_untrained_decoder_of_one_step_gives_what_the_cnn_gives(tiny_tokenizer, tokens):
@@ -276,6 +287,7 @@ def test_another_cnn_decoder_is_refused_where_it_is_used(decoder, tiny_tokenizer
         ({"noise_correlation": 1.0}, "must be in"),
         ({"corruption": 1.5}, "corruption"),
         ({"dropout": -0.1}, "dropout"),
+        ({"steps": 0}, "steps is 0"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options, words):

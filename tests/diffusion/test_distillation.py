@@ -1,14 +1,17 @@
 """What a student of few steps learns."""
 
 import copy
+import itertools
 
 import pytest
 import torch
 
-from diffusion import DiffusionDecoder, UNet3D
+import diffusion.lightning_module
+from diffusion import DiffusionDecoder, DistillationModule, UNet3D
 from diffusion.condition import over_clip
 from diffusion.distillation import distillation_loss, velocity_between
 from diffusion.sampler import ddim_step
+from pipeline import VideoPipeline
 
 
 class Linear(DiffusionDecoder):
@@ -100,3 +103,75 @@ def test_known_frames_have_no_gradient_that_is_not_finite(clip):
     base = torch.zeros_like(clip)
     distillation_loss(student, teacher, 4, clip, TOKENS, base, generator).backward()
     assert all(bool(p.grad.isfinite().all()) for p in student.parameters() if p.grad is not None)
+
+
+@pytest.fixture
+def distil(fit, pipe, tmp_path):
+    """Distil a decoder in 4 steps, two of each round, by the command line; return its folder."""
+    torch.manual_seed(0)
+    decoder = DiffusionDecoder(UNet3D([32], [1]), 200, [4, 8])
+    for p in decoder.parameters():
+        p.data.add_(0.05 * torch.randn_like(p))
+    decoder.calibrated.fill_(True)
+    model = tmp_path / "model"
+    VideoPipeline(pipe.tokenizer, 32, 8.0, decoder=decoder).save_pretrained(model)
+    options = {
+        "model.init_args.max_steps": 4,
+        "model.init_args.tokenizer_folder": model,
+        "model.init_args.start_from": model,
+        "model.init_args.rounds": [2, 1],
+        "model.init_args.decoder.codebook_size": 200,
+        "model.init_args.decoder.network": "{class_path: UNet3D, init_args: {channels: [32], "
+        "depths: [1]}}",
+        "data.stages": "[{num_frames: 5, batch_size: 2, share: 1.0}]",
+        "checkpoints.every_n_steps": 2,
+    }
+
+    def run(name, *arguments):
+        root = [f"--trainer.default_root_dir={tmp_path / name}", f"--export={tmp_path / name}/out"]
+        given = (f"--{key}={value}" for key, value in options.items())
+        fit("distilled_decoder", *given, *root, *arguments)
+        return tmp_path / name
+
+    return run
+
+
+def test_the_command_distils_in_rounds_and_exports_a_decoder_of_few_steps(distil, monkeypatch):
+    rounds, teachers = [], []
+
+    def spy(student, teacher, steps, *case):
+        rounds.append((student.training, steps))
+        teachers.append(teacher.project.weight.clone())
+        assert not any(p.requires_grad for p in teacher.parameters())
+        return distillation_loss(student, teacher, steps, *case)
+
+    monkeypatch.setattr(diffusion.lightning_module, "distillation_loss", spy)
+    out = distil("whole", "--trainer.val_check_interval=1") / "out"
+    # Each step and then its validation, which looks at the round that the step was of.
+    assert rounds == [(training, steps) for steps in (2, 2, 1, 1) for training in (True, False)]
+    changed = [not torch.equal(*pair) for pair in itertools.pairwise(teachers)]
+    assert changed == [False, False, False, True, False, False, False]
+    found = VideoPipeline.from_pretrained(out)
+    assert found.decoder.steps == 1
+    tokens = TOKENS[:, :1].repeat(1, 1, 2, 2)
+    assert torch.equal(found.decoder.decode(tokens), found.decoder.decode(tokens, steps=1))
+    assert not torch.equal(found.decoder.decode(tokens), found.decoder.decode(tokens, steps=2))
+
+
+def test_distillation_resumed_between_rounds_ends_as_one_that_never_stopped(distil, monkeypatch):
+    whole, objective = distil("whole"), DistillationModule.objective
+
+    def stopped(self, batch):
+        if self.step == 2:
+            raise RuntimeError("stopped")
+        return objective(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DistillationModule, "objective", stopped)
+        with pytest.raises(RuntimeError, match="stopped"):
+            distil("broken")
+    ends = [
+        torch.load(root / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for root in (whole, distil("broken", "--ckpt_path=last"))
+    ]
+    assert [name for name, value in ends[0].items() if not torch.equal(value, ends[1][name])] == []
