@@ -112,6 +112,16 @@ def draw_dropped(
     return tokens, both | (place >= share) & (place < 1.5 * share)
 
 
+def corrupted(
+    tokens: Int[Tensor, "B t h w"], codebook_size: int, share: float, generator: torch.Generator
+) -> Int[Tensor, "B t h w"]:
+    """Replace tokens by random ones, in each clip a share between none and the one given."""
+    rates = share * torch.rand(len(tokens), 1, 1, 1, generator=generator)
+    wrong = torch.rand(tokens.shape, generator=generator) < rates
+    others = torch.randint(codebook_size, tokens.shape, generator=generator)
+    return torch.where(wrong.to(tokens.device), others.to(tokens), tokens)
+
+
 class TokenFeatures(nn.Module):
     """A vector a code, laid over the places and frames that the code stands for.
 

@@ -103,8 +103,10 @@ def kind_of(control: Kind | None, channels: int) -> Kind | None:
     """Return what steers a decoder; one from before there were kinds has the channel of edges.
 
     Raises:
-        ValueError: Control and channels are not of one kind.
+        ValueError: There is no such control, or control and channels are not of one kind.
     """
+    if control is not None and control not in CONTROLS:
+        raise ValueError(f"control is {control!r}, but must be one of {', '.join(CONTROLS)}")
     if channels and (channels != 1 or control not in (None, "edges")):
         raise ValueError(
             f"control_channels is {channels} and control {control!r}; leave control_channels out, "

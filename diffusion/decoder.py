@@ -5,7 +5,7 @@ It refines what the tokenizer's CNN makes of the tokens by sampling the differen
 GAIA-1 (Hu et al. 2023, arXiv 2309.17080) and Cosmos (NVIDIA 2025, arXiv 2501.03575).
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from diffusion.condition import (
     TextFeatures,
     Texts,
     TokenFeatures,
+    corrupted,
     draw_dropped,
     draw_known,
     fold,
@@ -29,7 +30,7 @@ from diffusion.denoiser import Denoiser
 from diffusion.objective import DiffusionObjective
 from diffusion.sampler import correlated
 from diffusion.whitening import Whitening
-from diffusion.windows import PixelDecoder
+from diffusion.windows import PixelDecoder, require_sizes
 from layers.configurable import Configurable
 
 Use = Literal["refine", "read", "none"]
@@ -64,8 +65,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
             is said how much, so that the faults of sampled clips are not copied.
         control_channels: 1 is `control: edges`, as in folders from before it had kinds.
         control: What of a video steers it.
-        whiten: Sample the principal components of patches, each of deviation 1 (`Whitening`),
-            instead of pixels.
+        whiten: Sample principal components of patches, of deviation 1 (`Whitening`), not pixels.
         steps: Calls of the network for a window where a sampler is not told how many.
     """
 
@@ -102,11 +102,10 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self.strides, self.enlarge = strides, enlarge or [1, 1]
         self.temporal_stride = strides[0] * self.enlarge[0]
         self.spatial_stride = strides[1] * self.enlarge[1]
-        self.patch, self.window, self.overlap = patch, window, overlap
+        self.patch, self.window, self.overlap, self.steps = patch, window, overlap, steps
         self.use: Use = use
         self.corruption, self.dropout, self.known_share = corruption, dropout, known_share
         self.noise_correlation, self.base_noise = noise_correlation, base_noise
-        self.steps = steps
         self._check(text_size)
         pixels, width = 3 * patch**2, network.width
         self.pixels = nn.Conv3d(pixels, width, 1)
@@ -131,6 +130,18 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self.register_buffer("pins", torch.zeros(2, 8, dtype=torch.uint8))
 
     def _check(self, text_size: int) -> None:
+        if self.use not in get_args(Use):
+            raise ValueError(f"use is {self.use!r}, but must be one of {', '.join(get_args(Use))}")
+        for name, low in (("patch", 1), ("window", 1), ("steps", 1), ("base_noise", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name):g}, but must be {low} or more")
+        for name in ("corruption", "dropout", "known_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name):g}, but must lie in [0, 1]")
+        if not 0 <= self.noise_correlation < 1:
+            raise ValueError(
+                f"noise_correlation is {self.noise_correlation:g}, but must be in [0, 1)"
+            )
         if min(self.enlarge) < 1 or (self.use == "none" and self.enlarge != [1, 1]):
             raise ValueError(
                 f"enlarge is {self.enlarge} with use: {self.use}; give whole numbers from 1 on, "
@@ -145,15 +156,6 @@ class DiffusionDecoder(Configurable, WindowDecoder):
                 f"overlap is {self.overlap}, but a window of {self.window} latent frames needs 1 "
                 f"to {self.window - 1}"
             )
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}, but must be 1 or more")
-        if not 0 <= self.noise_correlation < 1:
-            raise ValueError(
-                f"noise_correlation is {self.noise_correlation:g}, but must be in [0, 1)"
-            )
-        for name in ("corruption", "dropout", "known_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name):g}, but must lie in [0, 1]")
         if (self.network.text_width > 0) != (text_size > 0):
             raise ValueError(
                 f"text_size is {text_size} and the network's text_width "
@@ -168,8 +170,9 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         """Give the tokenizer whose tokens are to be decoded; a fresh decoder pins it.
 
         Raises:
-            ValueError: The decoder was trained for another one.
+            ValueError: The decoder was trained, or is built, for another one.
         """
+        require_sizes(tokenizer, self.codebook_size, self.strides)
         own = tokenizer.fingerprint(), tokenizer.decoder_fingerprint()
         pinned = [bytes(row.tolist()).hex() for row in self.pins.cpu()]
         if not self.pins.any():
@@ -199,10 +202,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self, tokens: Int[Tensor, "B t h w"], generator: torch.Generator
     ) -> Int[Tensor, "B t h w"]:
         """Replace tokens by random ones, in each clip a share between none and `corruption`."""
-        rates = self.corruption * torch.rand(len(tokens), 1, 1, 1, generator=generator)
-        wrong = torch.rand(tokens.shape, generator=generator) < rates
-        others = torch.randint(self.codebook_size, tokens.shape, generator=generator)
-        return torch.where(wrong.to(tokens.device), others.to(tokens), tokens)
+        return corrupted(tokens, self.codebook_size, self.corruption, generator)
 
     def loss(
         self,
@@ -245,10 +245,10 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         dropped, untold = draw_dropped(count, self.dropout, generator)
         noise, shared = (torch.randn(part.shape, generator=generator) for part in (x, x[:, :, :1]))
         noise = correlated(noise, shared, self.noise_correlation).to(x)
-        shape = count, tokens.shape[1], self.temporal_stride
-        known = draw_known(*shape, self.known_share, generator).to(x.device)
-        pieces = texts or [[]] * count
-        pieces = [[] if drop else text for text, drop in zip(pieces, untold, strict=True)]
+        num_latents, stride = tokens.shape[1], self.temporal_stride
+        known = draw_known(count, num_latents, stride, self.known_share, generator).to(x.device)
+        said = zip(texts or [[]] * count, untold, strict=True)
+        pieces = [[] if drop else text for text, drop in said]
         level = self.base_noise * torch.rand(count, generator=generator).to(x)
         condition = Condition(tokens, base, dropped.to(x.device), pieces, level, control)
         if self.base_noise:

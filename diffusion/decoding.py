@@ -187,7 +187,10 @@ class WindowDecoder(nn.Module, ABC):
     ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
         self.check(sampling)
         if wishes.texts is not None and self.text is None:
-            raise ValueError("this decoder reads no text; leave the prompt out, or train one with")
+            raise ValueError(
+                "this decoder reads no text; leave the prompt out, or train one with "
+                "configs/edit_decoder.yaml"
+            )
         if (wishes.control is None) != (self.control is None):
             raise ValueError("a decoder with control needs a control, no other takes one")
         steps = self.steps if sampling.steps is None else sampling.steps

@@ -5,7 +5,7 @@ Whatever a network predicts is brought to the velocity v = alpha noise - sigma x
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -88,7 +88,7 @@ class DiffusionObjective(Configurable):
         min_snr_gamma: Weigh times by `min_snr_weight`; none weighs all the same.
 
     Raises:
-        ValueError: At pure noise the noise itself says nothing of the clip, and the weight is 0.
+        ValueError: There is no such prediction, or it or the weight says nothing at pure noise.
     """
 
     def __init__(
@@ -98,6 +98,9 @@ class DiffusionObjective(Configurable):
         min_snr_gamma: float | None = None,
     ) -> None:
         self.schedule = schedule or CosineSchedule()
+        if prediction not in get_args(Prediction):
+            known = ", ".join(get_args(Prediction))
+            raise ValueError(f"prediction is {prediction!r}, but must be one of {known}")
         if self.schedule.zero_terminal_snr and prediction == "eps":
             raise ValueError(
                 "prediction is eps, which is undefined where no signal is left; predict v or x, or "

@@ -6,6 +6,7 @@ already enters by wrapping the guess: `guided`, `replaced`, `reconstruction_guid
 
 from collections.abc import Callable
 from itertools import pairwise
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -140,10 +141,10 @@ def generators_of(seed: int | list[int], count: int) -> list[torch.Generator]:
     Raises:
         ValueError: There are not as many seeds as clips.
     """
-    seeds = [seed + i for i in range(count)] if isinstance(seed, int) else seed
+    seeds = [int(seed) + i for i in range(count)] if isinstance(seed, Integral) else seed
     if len(seeds) != count:
         raise ValueError(f"{count} clips have {len(seeds)} seeds; give one each")
-    return [torch.Generator().manual_seed(one) for one in seeds]
+    return [torch.Generator().manual_seed(int(one)) for one in seeds]
 
 
 def correlated(

@@ -35,6 +35,16 @@ class PixelDecoder(Protocol):
     def stream_decode(self, tokens: Iterable[Tensor]) -> Iterator[Tensor]: ...
 
 
+def require_sizes(tokenizer: PixelDecoder, codebook_size: int, strides: list[int]) -> None:
+    """Raise ValueError where a decoder of these sizes cannot read a tokenizer's tokens."""
+    sizes = tokenizer.codebook_size, [tokenizer.temporal_stride, tokenizer.spatial_stride]
+    if sizes != (codebook_size, list(strides)):
+        raise ValueError(
+            f"the decoder has codebook_size {codebook_size} and strides {list(strides)}, but its "
+            f"tokenizer {sizes[0]} and {sizes[1]}; set them to that"
+        )
+
+
 class Window(NamedTuple):
     """Latent frames that are decoded at once.
 

@@ -288,11 +288,35 @@ def test_another_cnn_decoder_is_refused_where_it_is_used(decoder, tiny_tokenizer
         ({"corruption": 1.5}, "corruption"),
         ({"dropout": -0.1}, "dropout"),
         ({"steps": 0}, "steps is 0"),
+        ({"window": 0}, "window is 0, but must be 1 or more"),
+        ({"patch": 0}, "patch is 0"),
+        ({"base_noise": -1.0}, "base_noise is -1"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
         DiffusionDecoder(UNet3D([32], [1]), 200, [4, 8], **options)
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"use": "reed"}, "use is 'reed', but must be one of refine, read, none"),
+        ({"control": "depth"}, "control is 'depth', but must be one of edges, low resolution"),
+    ],
+)
+def test_a_word_that_no_decoder_knows_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        DiffusionDecoder(UNet3D([32], [1]), 200, [4, 8], **options)
+
+
+@pytest.mark.parametrize(("codes", "strides"), [(100, [4, 8]), (200, [2, 8]), (200, [4, 16])])
+def test_a_fresh_decoder_refuses_a_tokenizer_of_other_sizes(tiny_tokenizer, codes, strides):
+    decoder = DiffusionDecoder(UNet3D([32], [1]), codes, strides)
+    with pytest.raises(ValueError, match=r"its tokenizer 200 and \[4, 8\]; set them to that"):
+        decoder.attach(tiny_tokenizer)
+    assert not decoder.pins.any()
 
 
 def test_what_cannot_be_decoded_is_refused(decoder, tokens):

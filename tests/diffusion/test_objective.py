@@ -102,3 +102,9 @@ def test_noise_and_weights_are_refused_where_no_signal_is_left(schedule):
 def test_a_weight_of_nothing_is_refused():
     with pytest.raises(ValueError, match="above 0"):
         DiffusionObjective(LogLinearSchedule(), "v", min_snr_gamma=0.0)
+
+
+@pytest.mark.usefixtures("_without_types")
+def test_a_prediction_that_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="is 'velocity', but must be one of v, x, eps"):
+        DiffusionObjective(prediction="velocity")

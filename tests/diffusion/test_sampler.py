@@ -1,5 +1,6 @@
 """Samplers against diffusers' and on Gaussians, whose best guess is known."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -8,6 +9,7 @@ from diffusion.objective import clean, noised
 from diffusion.sampler import (
     correlated,
     draw_noise,
+    generators_of,
     guided,
     reconstruction_guided,
     replaced,
@@ -240,3 +242,11 @@ def test_guidance_without_gradients_is_refused():
     where = torch.tensor([True, False]).view(1, 1, 2, 1, 1)
     with pytest.raises(ValueError, match=r"use torch\.no_grad"):
         reconstruction_guided(joint_guess(0.9), known, where, known, 1.0)
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+def test_a_seed_of_numpy_is_a_number_like_another(kind):
+    ours = [generator.initial_seed() for generator in generators_of(kind(255), 2)]
+    assert ours == [255, 256]
+    assert [g.initial_seed() for g in generators_of([kind(3)], 1)] == [3]
