@@ -6,7 +6,6 @@ already enters by wrapping the guess: `guided`, `replaced`, `reconstruction_guid
 
 from collections.abc import Callable
 from itertools import pairwise
-from numbers import Integral
 from typing import Literal
 
 import torch
@@ -141,7 +140,7 @@ def generators_of(seed: int | list[int], count: int) -> list[torch.Generator]:
     Raises:
         ValueError: There are not as many seeds as clips.
     """
-    seeds = [int(seed) + i for i in range(count)] if isinstance(seed, Integral) else seed
+    seeds = seed if isinstance(seed, list) else [int(seed) + i for i in range(count)]
     if len(seeds) != count:
         raise ValueError(f"{count} clips have {len(seeds)} seeds; give one each")
     return [torch.Generator().manual_seed(int(one)) for one in seeds]
