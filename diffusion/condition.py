@@ -152,7 +152,7 @@ class TokenFeatures(nn.Module):
             tokens: Codes in [0, codebook_size).
             dropped: Clips whose codes are not to be known.
         """
-        tokens = torch.where(dropped[:, None, None, None], self.codebook_size, tokens)
+        tokens = torch.where(dropped[:, None, None, None], self.codebook_size, tokens.long())
         spread = self.spread(self.codes(tokens))
         side = self.scale[1]
         features = rearrange(spread, "b t h w (p q d) -> b d t (h p) (w q)", p=side, q=side)

@@ -49,6 +49,27 @@ class ControlFeatures(nn.Module):
         """Return what steers the decoder of a clip in [-1, 1]."""
         return CONTROLS[self.kind].pictures(clip)
 
+    def part(
+        self,
+        control: Float[Tensor, "B2 K2 T2 H2 W2"],
+        first: int,
+        window: Float[Tensor, "B 3 T H W"],
+    ) -> Float[Tensor, "B K T H W"]:
+        """Return what of the pictures lies in a window, of a clip's shape, that begins at a frame.
+
+        Raises:
+            ValueError: The pictures are not those of the clip.
+        """
+        B, _, T, *size = window.shape
+        part = control[:, :, first : first + T]
+        if list(part.shape) != [B, self.channels, T, *size]:
+            raise ValueError(
+                f"the control is {tuple(control.shape)}, but the clips need "
+                f"{(B, self.channels, first + T, *size)} or more frames; give pictures of "
+                "the clip's size, as the decoder's control.pictures makes them"
+            )
+        return part
+
     def forward(self, control: Float[Tensor, "B K T H W"]) -> Float[Tensor, "B D T h w"]:
         x = self.embed(fold(control, self.patch))
         for block in self.blocks:

@@ -25,11 +25,12 @@ from diffusion.sampler import (
 from diffusion.windows import (
     PixelDecoder,
     Window,
+    checked,
     cut,
     with_reconstruction,
     without_reconstruction,
 )
-from diffusion.wishes import Joint, Kept, Sampling, Wishes
+from diffusion.wishes import Joint, Kept, Sampling, Wishes, known_latents
 from layers.resizing import enlarged
 
 GUIDANCE_WEIGHT = 4.0  # of reconstruction guidance
@@ -40,6 +41,7 @@ class WindowDecoder(nn.Module, ABC):
 
     objective: DiffusionObjective
     scale: Tensor
+    codebook_size: int
     strides: list[int]
     enlarge: list[int]
     temporal_stride: int
@@ -115,7 +117,8 @@ class WindowDecoder(nn.Module, ABC):
         if self.tokenizer is None:
             raise ValueError("the decoder has no tokenizer yet; call attach with the one it is for")
         pair = without_reconstruction if self.use == "none" else with_reconstruction
-        yield from self._stream(pair(tokens, self.tokenizer), seed, sampling, known, wishes)
+        parts = checked(tokens, self.window, self.codebook_size)
+        yield from self._stream(pair(parts, self.tokenizer), seed, sampling, known, wishes)
 
     def check(self, sampling: Sampling) -> None:
         """Raise ValueError where this decoder cannot sample so."""
@@ -196,8 +199,7 @@ class WindowDecoder(nn.Module, ABC):
         steps = self.steps if sampling.steps is None else sampling.steps
         angles = self.objective.schedule.angles(steps, sampling.start or 1.0)
         generators: list[torch.Generator] | None = None
-        done, shared, stride = known, None, self.temporal_stride
-        num_known = (known.shape[2] - 1) // stride + 1 if known is not None else 0
+        done, shared, num_known = known, None, known_latents(known, self.temporal_stride)
         for window in cut(chunks, self.window, self.overlap, self.strides[0], num_known):
             window = window._replace(base=enlarged(window.base, *self.enlarge))
             shape = tuple(window.base.shape)
@@ -220,6 +222,11 @@ class WindowDecoder(nn.Module, ABC):
             clip = self.outward(x, window.base).clamp(-1, 1)
             yield clip[:, :, given.shape[2] :]
             done = clip
+        if shared is None and known is not None:
+            raise ValueError(
+                f"known has {known.shape[2]} frames and the clip no more, so nothing is left to "
+                "sample; give fewer known frames, or the tokens of a longer clip"
+            )
 
     def _guess(
         self,
@@ -266,13 +273,7 @@ class WindowDecoder(nn.Module, ABC):
         where = torch.arange(T, device=given.device) < num_given
         if kept is None:
             return whole, where
-        first = self.temporal_stride * window.first
-        part, frames = kept.clip[:, :, first : first + T], kept.frames[first : first + T]
-        if part.shape != window.base.shape or len(kept.frames) != kept.clip.shape[2]:
-            raise ValueError(
-                f"frames are kept of clips {tuple(kept.clip.shape)}, and it is told of "
-                f"{len(kept.frames)} frames whether they are; give whole clips and tell it of each"
-            )
+        part, frames = kept.part(self.temporal_stride * window.first, window.base)
         frames = frames.to(where)
         added = (frames & ~where)[None, None, :, None, None]
         return torch.where(added, self.inward(part, window.base), whole), where | frames
@@ -281,20 +282,17 @@ class WindowDecoder(nn.Module, ABC):
         """Return a window's part of the control."""
         if control is None or self.control is None:
             return None
-        first = self.temporal_stride * window.first
-        B, _, T, *size = window.base.shape
-        part = control[:, :, first : first + T]
-        if list(part.shape) != [B, self.control.channels, T, *size]:
-            raise ValueError(
-                f"the control is {tuple(control.shape)}, but the clips need "
-                f"{(B, self.control.channels, first + T, *size)} or more frames; give pictures of "
-                "the clip's size, as the decoder's control.pictures makes them"
-            )
-        return part
+        return self.control.part(control, self.temporal_stride * window.first, window.base)
 
     def _given(self, window: Window, done: Tensor | None) -> Float[Tensor, "B 3 K H W"]:
         """Return the frames of a window that are decoded already, as the network sees them."""
         num_frames = 1 + self.temporal_stride * (window.num_known - 1)
         if done is None or num_frames < 1:
             return window.base[:, :, :0]
-        return self.inward(done[:, :, -num_frames:], window.base[:, :, :num_frames])
+        given, base = done[:, :, -num_frames:], window.base[:, :, :num_frames]
+        if given.shape != base.shape:
+            raise ValueError(
+                f"known is {tuple(done.shape)}, but the clips {tuple(base.shape)} in as many "
+                "frames; give known frames of as many clips and of their size"
+            )
+        return self.inward(given, base)

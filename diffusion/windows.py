@@ -112,6 +112,31 @@ def _part(
     return tokens[:, first : first + size], base[:, :, frames]
 
 
+def checked(
+    tokens: Iterable[Int[Tensor, "B _ h w"]], size: int, codebook_size: int
+) -> Iterator[Int[Tensor, "B _ h w"]]:
+    """Return chunks of tokens of at most so many latent frames, or 2, as int64.
+
+    Raises:
+        ValueError: Chunks are no tokens, or not of the codebook.
+    """
+    for chunk in tokens:
+        number = not (chunk.is_floating_point() or chunk.is_complex() or chunk.dtype == torch.bool)
+        if not number or chunk.ndim != 4 or not chunk.numel():
+            raise ValueError(
+                f"tokens are {chunk.dtype} {tuple(chunk.shape)}, but must be integers "
+                "(B, t, h, w), none of the sizes 0; decode what the tokenizer's encode returned"
+            )
+        codes = chunk.long()  # few operations take uint16
+        low, high = (int(x) for x in codes.aminmax())
+        if low < 0 or high >= codebook_size:
+            raise ValueError(
+                f"tokens lie in [{low}, {high}], but the codebook has {codebook_size} codes; "
+                "decode with the tokenizer that encoded them"
+            )
+        yield from codes.split(max(2, size), dim=1)
+
+
 def with_reconstruction(
     tokens: Iterable[Int[Tensor, "B _ h w"]], tokenizer: PixelDecoder
 ) -> Iterator[tuple[Int[Tensor, "B _ h w"], Float[Tensor, "B 3 _ H W"]]]:
@@ -134,11 +159,6 @@ def without_reconstruction(
     """Pair chunks of tokens with grey frames of their size."""
     leading = tokenizer.temporal_stride - 1
     for chunk in tokens:
-        if not 0 <= int(chunk.min()) <= int(chunk.max()) < tokenizer.codebook_size:
-            raise ValueError(
-                f"tokens lie in [{int(chunk.min())}, {int(chunk.max())}], but the codebook has "
-                f"{tokenizer.codebook_size} codes; decode with the tokenizer that encoded them"
-            )
         B, t, h, w = chunk.shape
         side = tokenizer.spatial_stride
         frames = tokenizer.temporal_stride * t - leading

@@ -61,6 +61,19 @@ class Kept(NamedTuple):
     clip: Float[Tensor, "B 3 T H W"]
     frames: Bool[Tensor, " T"]
 
+    def part(
+        self, first: int, window: Float[Tensor, "B2 3 T2 H2 W2"]
+    ) -> tuple[Float[Tensor, "B2 3 T2 H2 W2"], Bool[Tensor, " T2"]]:
+        """Return what lies in a window of the shape of another clip that begins at a frame."""
+        place = slice(first, first + window.shape[2])
+        part, frames = self.clip[:, :, place], self.frames[place]
+        if part.shape != window.shape or len(self.frames) != self.clip.shape[2]:
+            raise ValueError(
+                f"frames are kept of clips {tuple(self.clip.shape)}, and it is told of "
+                f"{len(self.frames)} frames whether they are; give whole clips and tell it of each"
+            )
+        return part, frames
+
 
 class Wishes(NamedTuple):
     """What a clip is to be like, beside its tokens.
@@ -74,3 +87,19 @@ class Wishes(NamedTuple):
     texts: Texts | None = None
     control: Float[Tensor, "B K T H W"] | None = None
     kept: Kept | None = None
+
+
+def known_latents(known: Tensor | None, stride: int) -> int:
+    """Return how many latent frames the known frames of clips stand for.
+
+    Raises:
+        ValueError: They are no clips, or the last of their latent frames is known in part.
+    """
+    if known is None:
+        return 0
+    if known.ndim != 5 or not known.numel() or (known.shape[2] - 1) % stride:
+        raise ValueError(
+            f"known is {tuple(known.shape)}, but must be (B, 3, K, H, W) with K = 1 + {stride} k "
+            "frames; cut it to that"
+        )
+    return (known.shape[2] - 1) // stride + 1

@@ -12,7 +12,7 @@ from diffusion.wishes import Kept
 from layers.storage import load_module, read_json, save_module, write_json
 from tokenizer import Tokenizer
 
-STEPS = 3
+STEPS, STEP = 3, Sampling(1)
 
 
 def decoder_of(tokenizer: Tokenizer, **options) -> DiffusionDecoder:
@@ -333,6 +333,69 @@ def test_what_cannot_be_decoded_is_refused(decoder, tokens):
     fresh = DiffusionDecoder(UNet3D([32], [1]), 200, [4, 8])
     with pytest.raises(ValueError, match="attach"):
         fresh.decode(tokens)
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.uint16, torch.int32])
+@pytest.mark.parametrize("use", ["refine", "none"])
+def test_tokens_of_any_integers_are_the_same(tiny_tokenizer, tokens, kind, use):
+    decoder = decoder_of(tiny_tokenizer, use=use)
+    whole = decoder.decode(tokens[:, :2], steps=1)
+    assert torch.equal(decoder.decode(tokens[:, :2].to(kind), steps=1), whole)
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("use", ["refine", "none"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tokens: tokens.float(), "must be integers"),
+        (lambda tokens: tokens > 3, "must be integers"),
+        (lambda tokens: tokens[:, :0], "none of the sizes 0"),
+        (lambda tokens: tokens[0], r"\(B, t, h, w\)"),
+        (lambda tokens: tokens - 200, "lie in"),
+    ],
+)
+def test_what_is_no_token_is_refused(tiny_tokenizer, tokens, use, change, words):
+    with pytest.raises(ValueError, match=words):
+        decoder_of(tiny_tokenizer, use=use).decode(change(tokens), steps=1)
+
+
+@pytest.mark.parametrize("use", ["refine", "none"])
+def test_a_long_chunk_is_decoded_in_constant_memory(tiny_tokenizer, largest, use):
+    decoder = decoder_of(tiny_tokenizer, use=use, token_width=8)
+    tokens, sizes = torch.zeros(1, 120, 2, 2, dtype=torch.long), []
+    for count in (12, 120):
+        largest.size = 0
+        with largest:
+            parts = sum(p.shape[2] for p in decoder.stream_decode([tokens[:, :count]], 0, STEP))
+        assert parts == 1 + 4 * (count - 1)
+        sizes.append(largest.size)
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [
+        ((2, 3, 4, 32, 32), r"K = 1 \+ 4 k frames; cut it"),
+        ((2, 3, 0, 32, 32), r"K = 1 \+ 4 k frames"),
+        ((3, 5, 32, 32), r"must be \(B, 3, K, H, W\)"),
+        ((1, 3, 5, 32, 32), "of as many clips"),
+        ((2, 1, 5, 32, 32), "of as many clips"),
+        ((2, 3, 5, 16, 32), "of their size"),
+        ((2, 3, 21, 32, 32), "21 frames and the clip no more"),
+        ((2, 3, 25, 32, 32), "25 frames and the clip no more"),
+    ],
+)
+def test_known_frames_that_are_no_beginning_of_the_clip_are_refused(decoder, tokens, shape, words):
+    with pytest.raises(ValueError, match=words):
+        decoder.decode(tokens, steps=1, known=torch.zeros(shape))
+
+
+def test_known_frames_are_continued(decoder, tokens):
+    known = decoder.decode(tokens[:, :4], seed=5, steps=1)
+    assert decoder.decode(tokens, steps=1, known=known).shape[2] == 21 - 13
 
 
 @pytest.mark.parametrize("prediction", ["v", "x"])
