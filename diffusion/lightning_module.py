@@ -28,6 +28,8 @@ from training.module import Objective, Recipe, TrainedModule
 from training.pictures import log_clips
 from training.precision import autocast
 
+VAL_STEPS = 8  # of the sampler at most, for the pictures and their PSNR
+
 
 class Windowed(NamedTuple):
     """A window of training clips and what is known of it: arguments of `DiffusionDecoder.loss`."""
@@ -196,7 +198,8 @@ class DiffusionDecoderModule(TrainedModule):
         tokens = self.tokenizer.encode(reduced(clip, *self.decoder.enlarge))
         plain = enlarged(self.tokenizer.decode(tokens).float(), *self.decoder.enlarge)
         control = self.decoder.control.pictures(clip) if self.decoder.control else None
-        sampled = self.decoder.decode(tokens, control=control)
+        steps = min(VAL_STEPS, self.decoder.steps)
+        sampled = self.decoder.decode(tokens, steps=steps, control=control)
         truth, cnn, ours = (to_uint8(x.clamp(-1, 1)) for x in (clip, plain, sampled))
         self.val_psnr.update(ours, truth)
         self.val_psnr_cnn.update(cnn, truth)
