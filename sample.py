@@ -139,7 +139,7 @@ def edit(args: Namespace) -> None:
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     videos = source.expand(len(prompts), *source.shape)
     # No prior is there, so what would be the prior's is the decoder's.
-    steps = args.steps if args.decoder_steps is None else args.decoder_steps
+    steps = _first(args.decoder_steps, args.steps)
     guidance = _first(args.decoder_guidance, args.guidance_scale)
     told = args.strength, args.seed, guidance, steps, args.decoder_solver
     edited = pipe.edit(videos, prompts, *told)
@@ -202,8 +202,8 @@ def _with_control(request: Request, path: Path, pipe: VideoPipeline) -> Request:
 
 
 def _first(*values: Any) -> Any:
-    """Return the first value that was given."""
-    return next(value for value in values if value is not None)
+    """Return the first value that was given, if any."""
+    return next((value for value in values if value is not None), None)
 
 
 def _through_key_frames(

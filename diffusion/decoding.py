@@ -25,8 +25,8 @@ from diffusion.sampler import (
 from diffusion.windows import (
     PixelDecoder,
     Window,
-    checked,
     cut,
+    split,
     with_reconstruction,
     without_reconstruction,
 )
@@ -41,7 +41,6 @@ class WindowDecoder(nn.Module, ABC):
 
     objective: DiffusionObjective
     scale: Tensor
-    codebook_size: int
     strides: list[int]
     enlarge: list[int]
     temporal_stride: int
@@ -117,7 +116,7 @@ class WindowDecoder(nn.Module, ABC):
         if self.tokenizer is None:
             raise ValueError("the decoder has no tokenizer yet; call attach with the one it is for")
         pair = without_reconstruction if self.use == "none" else with_reconstruction
-        parts = checked(tokens, self.window, self.codebook_size)
+        parts = split(tokens, self.window, self.tokenizer)
         yield from self._stream(pair(parts, self.tokenizer), seed, sampling, known, wishes)
 
     def check(self, sampling: Sampling) -> None:

@@ -30,6 +30,8 @@ class PixelDecoder(Protocol):
 
     def decoder_fingerprint(self) -> str: ...
 
+    def check_tokens(self, tokens: Tensor, /) -> None: ...
+
     def stream_encode(self, clips: Iterable[Tensor], /) -> Iterator[Tensor]: ...
 
     def stream_decode(self, tokens: Iterable[Tensor]) -> Iterator[Tensor]: ...
@@ -112,29 +114,17 @@ def _part(
     return tokens[:, first : first + size], base[:, :, frames]
 
 
-def checked(
-    tokens: Iterable[Int[Tensor, "B _ h w"]], size: int, codebook_size: int
+def split(
+    tokens: Iterable[Int[Tensor, "B _ h w"]], size: int, tokenizer: PixelDecoder
 ) -> Iterator[Int[Tensor, "B _ h w"]]:
     """Return chunks of tokens of at most so many latent frames, or 2, as int64.
 
     Raises:
-        ValueError: Chunks are no tokens, or not of the codebook.
+        ValueError: Chunks are no tokens of this tokenizer.
     """
     for chunk in tokens:
-        number = not (chunk.is_floating_point() or chunk.is_complex() or chunk.dtype == torch.bool)
-        if not number or chunk.ndim != 4 or not chunk.numel():
-            raise ValueError(
-                f"tokens are {chunk.dtype} {tuple(chunk.shape)}, but must be integers "
-                "(B, t, h, w), none of the sizes 0; decode what the tokenizer's encode returned"
-            )
-        codes = chunk.long()  # few operations take uint16
-        low, high = (int(x) for x in codes.aminmax())
-        if low < 0 or high >= codebook_size:
-            raise ValueError(
-                f"tokens lie in [{low}, {high}], but the codebook has {codebook_size} codes; "
-                "decode with the tokenizer that encoded them"
-            )
-        yield from codes.split(max(2, size), dim=1)
+        tokenizer.check_tokens(chunk)
+        yield from chunk.long().split(max(2, size), dim=1)
 
 
 def with_reconstruction(

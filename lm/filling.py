@@ -51,14 +51,14 @@ def draw_masked(
     waits = torch.zeros(2, tokens.shape[1])  # nor does one that waits use up randomness
     unknown, kept = masked, torch.full(masked.shape, torch.inf, device=masked.device)
     shares = torch.tensor([*redrawn, 0.0], dtype=torch.double, device=masked.device)
-    first = steps - len(redrawn) * (steps >= _MANY)
-    for step in range(int(steps.max())):
+    first, counts = steps - len(redrawn) * (steps >= _MANY), steps.tolist()
+    for step in range(max(counts)):
         share = shares[(step - first).clamp(0, len(redrawn))] * (steps >= _MANY)
         again = lowest(kept.masked_fill(~unknown, torch.inf), (num_unknown * share).ceil().long())
         masked = torch.where((step >= first)[:, None], again, masked)
         logits = ask(tokens.repeat(sides, 1), masked.repeat(sides, 1)).float()
         logits = guided(logits, sampling.guidance_scale)
-        draws = zip(generators, steps.tolist(), strict=True)
+        draws = zip(generators, counts, strict=True)
         noise = [torch.rand(waits.shape, generator=g) if step < s else waits for g, s in draws]
         uniforms, choice = torch.stack(noise).to(tokens.device).unbind(1)
         chances = probabilities(logits.flatten(0, 1), sampling)

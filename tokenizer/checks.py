@@ -63,8 +63,8 @@ def check_tokens(tokens: Tensor, codebook_size: int) -> None:
         )
     if tokens.ndim != 4 or not tokens.numel():
         raise ValueError(
-            f"tokens have shape {tuple(tokens.shape)}, but must be (B, t, h, w), none of them 0; "
-            "decode what encode returned"
+            f"tokens have shape {tuple(tokens.shape)}, but must be (B, t, h, w), none of the sizes "
+            "0; decode what encode returned"
         )
     low, high = (int(x) for x in tokens.long().aminmax())  # few operations take uint16
     if low < 0 or high >= codebook_size:

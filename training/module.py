@@ -49,7 +49,7 @@ class Recipe:
         max_bad_steps: Steps with a non-finite gradient are skipped; so many in a row are an error.
         adversary_learning_rate: Step of the adversary's AdamW, where there is an adversary.
         compile: Compile the network for training steps by torch.compile. The first step with clips
-            of a new size then takes up to minutes, the others less time.
+            of a new size then takes up to minutes; on two CPU cores the others gain nothing.
     """
 
     learning_rate: float = 1e-3
