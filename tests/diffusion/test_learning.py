@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffusion import DiffusionDecoder, DiffusionObjective, LogLinearSchedule, UNet3D
+from tokenizer.checks import check_tokens
 
 
 class TwoCodes:
@@ -16,6 +17,9 @@ class TwoCodes:
 
     def decoder_fingerprint(self):
         return "02" * 8
+
+    def check_tokens(self, tokens):
+        check_tokens(tokens, self.codebook_size)
 
     def stream_encode(self, clips):
         raise AssertionError("nothing here encodes")
