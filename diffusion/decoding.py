@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -246,13 +247,10 @@ class WindowDecoder(nn.Module, ABC):
             given.new_zeros(B),
             self._control(window, wishes.control),
         )
-
-        def velocity(z: Tensor, angles: Tensor) -> Tensor:
-            v = self.velocity(z, angles, condition)
-            if sampling.guidance_scale == 1:
-                return v
-            return guided(v, self.velocity(z, angles, condition.blind()), sampling.guidance_scale)
-
+        told, blind = (
+            partial(self.velocity, condition=one) for one in (condition, condition.blind())
+        )
+        velocity = guided(told, blind, sampling.guidance_scale)
         first = given if sampling.joint == "given" else given[:, :, :0]
         guess = beginning_with(velocity, first)
         whole, where = self._known(window, given, wishes.kept)

@@ -18,6 +18,9 @@ from diffusion.schedule import noise_level, signal
 Guess = Callable[[Tensor, Tensor], Tensor]
 """From a noised clip and the angle of its noise to the clean clip, as far as one can tell."""
 
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""From a noised clip and the angle of its noise to the velocity."""
+
 Solver = Literal["ddim", "ancestral", "dpm"]
 
 
@@ -161,11 +164,19 @@ def correlated(
     return correlation**0.5 * shared + (1 - correlation) ** 0.5 * noise
 
 
-def guided(
-    conditional: Float[Tensor, "*S"], unconditional: Float[Tensor, "*S"], scale: float
-) -> Float[Tensor, "*S"]:
-    """Return uncond + scale (cond - uncond) (Ho and Salimans 2022, arXiv 2207.12598)."""
-    return unconditional + scale * (conditional - unconditional)
+def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velocity:
+    """Return uncond + scale (cond - uncond) (Ho and Salimans 2022, arXiv 2207.12598).
+
+    At scale 1, where it makes no difference, the unconditional side is not called.
+    """
+    if scale == 1:
+        return conditional
+
+    def inner(z: Tensor, angle: Tensor) -> Tensor:
+        bare = unconditional(z, angle)
+        return bare + scale * (conditional(z, angle) - bare)
+
+    return inner
 
 
 def replaced(
@@ -234,9 +245,7 @@ def reconstruction_guided(
     return inner
 
 
-def beginning_with(
-    velocity: Callable[[Tensor, Tensor], Tensor], given: Float[Tensor, "B C K H W"]
-) -> Guess:
+def beginning_with(velocity: Velocity, given: Float[Tensor, "B C K H W"]) -> Guess:
     """Make a guess of a network that takes its first frames without noise, at angle 0.
 
     Args:

@@ -3,6 +3,8 @@
 LVDM (He et al. 2022, arXiv 2211.13221); W.A.L.T (Gupta et al. 2023, arXiv 2312.06662).
 """
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -85,13 +87,8 @@ class LatentDiffusionPrior(LatentPrior):
         steps: int,
     ) -> Float[Tensor, "B D t h w"]:
         shape = len(first), self.channels, num_latent_frames, *first.shape[3:]
-
-        def velocity(z: Tensor, angle: Tensor) -> Tensor:
-            v = self._velocity(z, angle, texts)
-            if guidance_scale == 1:
-                return v
-            return guided(v, self._velocity(z, angle, [[] for _ in texts]), guidance_scale)
-
+        told, untold = (partial(self._velocity, texts=one) for one in (texts, [[] for _ in texts]))
+        velocity = guided(told, untold, guidance_scale)
         z = draw_noise(shape, generators).to(first)
         return sample(beginning_with(velocity, first), z, self.objective.schedule.angles(steps))
 

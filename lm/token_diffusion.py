@@ -6,6 +6,7 @@ into the next latent, given that state.
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -163,14 +164,11 @@ class TokenDiffusionPrior(LatentPrior):
             output = self.head(z, angle.expand(len(z)), states)
             return self.objective.velocity(output, z, angle)
 
-        def guess(z: Tensor, angle: Tensor) -> Tensor:
-            v = velocity(z, angle, states[:count])
-            if guidance_scale != 1:
-                v = guided(v, velocity(z, angle, states[count:]), guidance_scale)
-            return clean(z, v, angle)
-
+        told, untold = (partial(velocity, states=one) for one in (states[:count], states[count:]))
+        wanted = guided(told, untold, guidance_scale)
         z = draw_noise((count, self.channels), generators).to(states)
-        return sample(guess, z, self.objective.schedule.angles(steps))
+        angles = self.objective.schedule.angles(steps)
+        return sample(lambda z, angle: clean(z, wanted(z, angle), angle), z, angles)
 
     def _prompts(self, texts: Texts) -> Float[Tensor, "B P D"]:
         prompt = head(Condition(texts), self.vocabulary, self.text_window)

@@ -217,9 +217,10 @@ def test_through_a_causal_guess_guidance_is_replacement():
 
 def test_guidance_of_one_and_zero_are_with_and_without():
     one, other = start(3), start(3, seed=1)
-    torch.testing.assert_close(guided(one, other, 1.0), one)
-    torch.testing.assert_close(guided(one, other, 0.0), other)
-    torch.testing.assert_close(guided(one, other, 3.0), other + 3 * (one - other))
+    for scale, wanted in ((1.0, one), (0.0, other), (3.0, other + 3 * (one - other))):
+        velocity = guided(lambda z, angle: one, lambda z, angle: other, scale)
+        torch.testing.assert_close(velocity(one, one), wanted)
+    assert guided(abs, print, 1.0) is abs  # the other side costs nothing there
 
 
 def test_noise_of_a_clip_is_its_generator_s():
