@@ -161,7 +161,7 @@ class Shapes(ClipSource):
     Args:
         num_clips: How many clips the collection has.
         split: Which scenes: `train`, `val` or `held_out`.
-        difficulty: Background: one dark color, a gradient of two, or a soft texture.
+        difficulty: Of the background: one dark color, a gradient of two, a soft or a fine texture.
         object_diameter: Smallest and largest object, as the diameter of a circle of equal area.
         speed: Slowest and fastest, in pixels a frame.
         size: Height and width of the frames.

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from data.shapes import (
     render,
 )
 
-DIFFICULTIES = ("plain", "graded", "textured")
+DIFFICULTIES = ("plain", "graded", "textured", "grained")
 
 
 def scene_of(shape="circle", direction="right", diameter=15.0, speed=2.5, start=(30.0, 32.0)):
@@ -147,7 +148,19 @@ def test_backgrounds_are_still_dark_and_as_rough_as_they_say(difficulty):
     colors = [len(b.reshape(-1, 3).unique(dim=0)) for b in backgrounds]
     assert (max(colors) == 1) == (difficulty == "plain")
     assert len({tuple(b[0, 0].tolist()) for b in backgrounds}) > 3
-    assert stacked.diff(dim=1).abs().max() < 32
+    assert difficulty == "grained" or stacked.diff(dim=1).abs().max() < 32
+
+
+def test_each_difficulty_is_rougher_than_the_one_before():
+    def roughness(difficulty):
+        source = Shapes(30, difficulty=difficulty)
+        frames = [render(source.scene(i), 1).background.float() for i in range(30)]
+        return torch.stack(frames).diff(dim=1).abs().mean()
+
+    plain, *others = map(roughness, DIFFICULTIES)
+    assert plain == 0
+    for smooth, rough in pairwise([0.05, *others]):
+        assert rough > 2 * smooth
 
 
 def test_colors_are_far_apart():

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from data.shapes import COLORS, Combination, Scene, Shapes, render
 from evaluation.shapes_judge import Verdict, accuracy, judge, position_error, start_spread
 
-DIFFICULTIES = ("plain", "graded", "textured")
+DIFFICULTIES = ("plain", "graded", "textured", "grained")
 OPPOSITE = {"left": "right", "right": "left", "up": "down", "down": "up"}
 TURNED = ("left", "up", "right", "down")
 
