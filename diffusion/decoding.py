@@ -1,7 +1,7 @@
 """Sampling of clips of any length, window by window; each begins with frames of the one before."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
@@ -120,14 +120,6 @@ class WindowDecoder(nn.Module, ABC):
         parts = split(tokens, self.window, self.tokenizer)
         yield from self._stream(pair(parts, self.tokenizer), seed, sampling, known, wishes)
 
-    def check(self, sampling: Sampling) -> None:
-        """Raise ValueError where this decoder cannot sample so."""
-        if sampling.solver == "ancestral" and self.noise_correlation:
-            raise ValueError(
-                "the solver ancestral draws noise frame by frame, but this decoder was trained "
-                f"with noise_correlation {self.noise_correlation:g}; use ddim or dpm"
-            )
-
     def edit(
         self,
         clip: Float[Tensor, "B 3 T H W"],
@@ -188,7 +180,6 @@ class WindowDecoder(nn.Module, ABC):
         known: Tensor | None,
         wishes: Wishes,
     ) -> Iterator[Float[Tensor, "B 3 _ H W"]]:
-        self.check(sampling)
         if wishes.texts is not None and self.text is None:
             raise ValueError(
                 "this decoder reads no text; leave the prompt out, or train one with "
@@ -208,17 +199,18 @@ class WindowDecoder(nn.Module, ABC):
                 raise ValueError(
                     f"there are {len(wishes.texts)} texts for {shape[0]} clips; give one each"
                 )
-            if shared is None:
-                shared = draw_noise((*shape[:2], 1, *shape[3:]), generators)
-            noise = correlated(draw_noise(shape, generators), shared, self.noise_correlation)
-            noise = noise.to(window.base)
+            draw = partial(draw_noise, generators=generators)
+            frame = (*shape[:2], 1, *shape[3:])
+            shared = draw(frame) if shared is None else shared
+            noise = correlated(draw(shape), shared, self.noise_correlation).to(window.base)
             given = self._given(window, done)
             guess = self._guess(window, given, noise, sampling, wishes)
             z = noise
             if sampling.start is not None:
                 source = self.inward(window.base, torch.zeros_like(window.base))
                 z = noised(source, noise, angles[0].to(noise))
-            x = sample(guess, z, angles, solver=sampling.solver, generators=generators)
+            renewed = partial(_renewed, draw, shape, frame, self.noise_correlation)
+            x = sample(guess, z, angles, solver=sampling.solver, renewed=renewed)
             clip = self.outward(x, window.base).clamp(-1, 1)
             yield clip[:, :, given.shape[2] :]
             done = clip
@@ -293,3 +285,13 @@ class WindowDecoder(nn.Module, ABC):
                 "frames; give known frames of as many clips and of their size"
             )
         return self.inward(given, base)
+
+
+def _renewed(
+    draw: Callable[[tuple[int, ...]], Tensor],
+    shape: tuple[int, ...],
+    frame: tuple[int, ...],
+    correlation: float,
+) -> Float[Tensor, "B C T H W"]:
+    """Draw noise of a window anew, also what its frames share."""
+    return correlated(draw(shape), draw(frame), correlation)

@@ -43,7 +43,6 @@ class DrawnPixels:
                 "this diffusion decoder follows no control; leave it out, or train one with "
                 "configs/control_decoder.yaml"
             )
-        decoder.check(sampling)
         self.decoder, self.sampling, self.control = decoder, sampling, control
         self.generators = generators_of(seeds, len(seeds))
 

@@ -95,7 +95,7 @@ def sample(
     angles: Float[Tensor, " steps_1"],
     *,
     solver: Solver = "ddim",
-    generators: list[torch.Generator] | None = None,
+    renewed: Callable[[], Float[Tensor, "B *S"]] | None = None,
 ) -> Float[Tensor, "B *S"]:
     """Go from noise to a clip.
 
@@ -103,9 +103,14 @@ def sample(
         guess: The network with all it is conditioned on.
         z: Noise at the first angle.
         angles: Falling, from `Schedule.angles`; the last one is 0.
-        solver: "ddim" and "dpm" (second order) draw nothing, "ancestral" draws noise at each step.
-        generators: One a clip, for "ancestral".
+        solver: "ddim" and "dpm" (second order) draw nothing, "ancestral" renews it at each step.
+        renewed: Draws noise as that of z, for "ancestral".
+
+    Raises:
+        ValueError: Nothing draws the noise of "ancestral".
     """
+    if solver == "ancestral" and renewed is None:
+        raise ValueError("ancestral renews the noise; give what draws it, or use ddim or dpm")
     angles = angles.to(z.device)
     x = x_before = z
     for i, (angle, next_angle) in enumerate(pairwise(angles)):
@@ -114,9 +119,8 @@ def sample(
             return x  # where all solvers end without noise
         if solver == "ddim":
             step = ddim_step(z, velocity_of_clean(z, x, angle), angle, next_angle)
-        elif solver == "ancestral":
-            noise = draw_noise(tuple(z.shape), generators or []).to(z)
-            step = ancestral_step(z, x, angle, next_angle, noise)
+        elif renewed is not None and solver == "ancestral":
+            step = ancestral_step(z, x, angle, next_angle, renewed().to(z))
         else:
             triple = angles[max(0, i - 1)], angle, next_angle
             step = dpm_step(z, extrapolated(x, x_before, triple) if i else x, angle, next_angle)

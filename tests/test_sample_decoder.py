@@ -92,13 +92,6 @@ def test_solver_and_guidance_reach_the_decoder(pipe, tmp_path):
     assert not torch.allclose(expected, plain, atol=1e-2)
 
 
-def test_a_solver_that_the_decoder_cannot_take_is_refused_before_sampling(pipe, monkeypatch):
-    pipe = with_decoder(pipe, noise_correlation=0.5)
-    monkeypatch.setattr(pipe.prior, "sample", None)
-    with pytest.raises(ValueError, match="use ddim or dpm"):
-        pipe.generate([PROMPT], decoder="diffusion", decoder_solver="ancestral")
-
-
 @pytest.mark.parametrize("task", ["reconstruct", "encode", "decode"])
 def test_the_codec_refuses_a_decoder_that_it_would_not_use(tmp_path, task):
     with pytest.raises(ValueError, match="leave --decoder out"):

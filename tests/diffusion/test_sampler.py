@@ -80,12 +80,13 @@ def test_ancestral_is_that_of_diffusers():
     scheduler.set_timesteps(10)
     angles, z = angles_of(scheduler.alphas_cumprod, scheduler), start(1, 8).float()
     reference = by_diffusers(scheduler, z, angles, torch.Generator().manual_seed(3))
+    generators = [torch.Generator().manual_seed(3)]
     ours = sample(
         lambda z, angle: guess_of_network(z, angle.to(z)),
         z,
         angles,
         solver="ancestral",
-        generators=[torch.Generator().manual_seed(3)],
+        renewed=lambda: draw_noise(tuple(z.shape), generators),
     )
     torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
 
@@ -131,7 +132,7 @@ def test_ancestral_samples_have_the_distribution_of_the_data(schedule):
         start(1, 40000),
         schedule.angles(200),
         solver="ancestral",
-        generators=generators,
+        renewed=lambda: draw_noise((1, 40000), generators),
     )
     assert abs(x.mean() - MEAN) < 0.01
     assert abs(x.std() / DEVIATION - 1) < 0.04
