@@ -1,6 +1,6 @@
 """What a user asks for: a task and what it is given, checked before anything is sampled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -188,7 +188,7 @@ class Request:
             "actions": self.actions,
             "features": self.features,
             "controls": self.control,
-            "seeds": None if isinstance(self.seed, int) else self.seed,
+            "seeds": [*self.seed] if isinstance(self.seed, Iterable) else None,
         }
         return {name: len(part) for name, part in parts.items() if part is not None}
 
@@ -200,9 +200,9 @@ class Request:
     @property
     def seeds(self) -> list[int]:
         """The seed of each sample."""
-        if not isinstance(self.seed, int):
-            return [*self.seed]
-        return [self.seed + i for i in range(self.count)]
+        if isinstance(self.seed, Iterable):
+            return [int(one) for one in self.seed]
+        return [int(self.seed) + i for i in range(self.count)]
 
     @property
     def parts(self) -> list[list[str] | None]:

@@ -1,5 +1,6 @@
 """What is asked for is refused before anything is sampled, and the remedy said."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -143,3 +144,11 @@ def test_lengths_and_numbers_follow_from_what_is_given():
 def test_seeds_may_be_any_sequence():
     assert Request(seed=(3, 5)).seeds == [3, 5]
     assert Request(seed=range(4, 6), prompts=["a", "b"]).seeds == [4, 5]
+
+
+@pytest.mark.usefixtures("_without_types")
+def test_a_seed_may_be_a_number_of_numpy():
+    seeds = np.arange(3, 5)
+    assert Request(seed=seeds[0], prompts=["a", "b"]).seeds == [3, 4]
+    for seed in (seeds[0], seeds):
+        assert all(type(one) is int for one in Request(seed=seed).seeds)
