@@ -69,8 +69,9 @@ class Request:
     control: UInt8[Tensor, "B T4 H4 W4 3"] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.prompts, str):
-            raise ValueError("prompts is one text; give a list, one for each sample")
+        for name in ("prompts", "classes"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is one text; give a list, one for each sample")
         if self.task not in NEEDS:
             raise ValueError(
                 f"task is {self.task!r}; use one of {', '.join(NEEDS)}; captions are written by "

@@ -132,6 +132,11 @@ def test_one_text_is_no_list_of_prompts():
         Request("a red circle moving left")
 
 
+def test_one_text_is_no_list_of_classes():
+    with pytest.raises(ValueError, match="classes is one text; give a list"):
+        Request(task="class", classes="12")
+
+
 def test_lengths_and_numbers_follow_from_what_is_given():
     assert Request().length == 17
     assert Request(seed=[4, 5, 6]).count == 3
