@@ -101,10 +101,12 @@ class Request:
             )
         if self.task == "interpolate" and self.context is not None:
             raise ValueError("the first key frame is the context; give it in the guide alone")
-        for name in ("context", "guide", "control"):
-            part = getattr(self, name)
-            if part is not None and (part.ndim != 5 or part.shape[-1] != 3):
-                raise ValueError(f"{name} is {tuple(part.shape)}, but must be B T H W 3")
+        shapes = dict.fromkeys(("context", "guide", "control"), "B T H W 3")
+        for name, shape in {**shapes, "actions": "B T A", "features": "B t F"}.items():
+            if (part := getattr(self, name)) is None:
+                continue
+            if part.ndim != len(shape.split()) or (name in shapes and part.shape[-1] != 3):
+                raise ValueError(f"{name} is {tuple(part.shape)}, but must be {shape}")
         self._check_counts()
         rows = {
             "actions": self.actions,

@@ -57,7 +57,9 @@ def action_rows(path: Path) -> Float[Tensor, "T A"]:
         raise ValueError(
             f"{path} is no readable .npy file; write the rows of numbers with numpy.save"
         ) from error
-    return torch.from_numpy(rows).float()
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "biuf" or rows.ndim != 2:
+        raise ValueError(f"{path} holds no table T x A of numbers; write one with numpy.save")
+    return torch.from_numpy(rows.astype(np.float32))
 
 
 def bright(

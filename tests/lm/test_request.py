@@ -132,6 +132,13 @@ def test_one_text_is_no_list_of_prompts():
         Request("a red circle moving left")
 
 
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize(("part", "shape"), [("actions", "B T A"), ("features", "B t F")])
+def test_rows_without_a_batch_are_refused(part, shape):
+    with pytest.raises(ValueError, match=rf"{part} is \(17, 2\), but must be {shape}"):
+        Request(**{part: torch.zeros(17, 2)})
+
+
 def test_one_text_is_no_list_of_classes():
     with pytest.raises(ValueError, match="classes is one text; give a list"):
         Request(task="class", classes="12")

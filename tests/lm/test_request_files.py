@@ -109,3 +109,13 @@ def test_actions_that_cannot_be_read_are_refused(tmp_path, held):
         path.write_bytes(held)
     with pytest.raises(ValueError, match=r"no readable \.npy file; write the rows"):
         action_rows(path)
+
+
+@pytest.mark.usefixtures("_without_types")
+@pytest.mark.parametrize("rows", [np.zeros(5), np.full((5, 2), "left"), None])
+def test_actions_that_are_no_table_of_numbers_are_refused(tmp_path, rows):
+    path = tmp_path / "rows.npy"
+    with path.open("wb") as file:
+        np.savez(file, rows=np.zeros((5, 2))) if rows is None else np.save(file, rows)
+    with pytest.raises(ValueError, match=r"no table T x A of numbers; write one"):
+        action_rows(path)
