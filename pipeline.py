@@ -229,8 +229,7 @@ class VideoPipeline(ModelFolder):
             replace(self.condition(some, request.count), classes=classes) for some in request.parts
         ]
         there = lambda part: None if part is None else part.to(self.device)
-        actions = request.actions
-        bins = None if actions is None else prior.inputs.bins(actions)
+        bins = None if (actions := request.actions) is None else prior.inputs.bins(actions)
         return Generation(
             prior,
             codec,
@@ -264,6 +263,8 @@ class VideoPipeline(ModelFolder):
         if decoder == "cnn":
             if request.control is not None:
                 raise ValueError("a control steers a diffusion decoder; set decoder to diffusion")
+            if sampling != PixelSampling():
+                raise ValueError("cnn takes no decoder_ options; set decoder to diffusion")
             return None
         control = request.control
         clip = None if control is None else to_model_range(control.to(self.device))

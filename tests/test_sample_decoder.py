@@ -167,6 +167,14 @@ def test_what_no_decoder_takes_is_refused_before_sampling(pipe, monkeypatch, ask
 
 
 @pytest.mark.parametrize(
+    "asked", [{"decoder_steps": 3}, {"decoder_guidance": 2.0}, {"decoder_solver": "dpm"}]
+)
+def test_what_the_cnn_would_not_use_is_refused(pipe, asked):
+    with pytest.raises(ValueError, match="takes no decoder_ options; set decoder to diffusion"):
+        with_decoder(pipe).generate([PROMPT], 5, **asked)
+
+
+@pytest.mark.parametrize(
     ("sampling", "name", "words"),
     [
         (diffusion.wishes.Sampling(), "solver", "must be one of ddim, ancestral, dpm"),
