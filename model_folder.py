@@ -75,6 +75,16 @@ def _require_same(
         )
 
 
+def _require_text_fit(prior: Prior | LatentPrior, text: TextTokenizer | None) -> None:
+    """Raise ValueError where prompts become pieces that a prior would take for something else."""
+    read = prior.text_size if isinstance(prior, LatentPrior) else prior.vocabulary.text_size
+    if text is not None and 0 < read < text.vocabulary_size:
+        raise ValueError(
+            f"the prior reads {read} text pieces, but text has {text.vocabulary_size}; use the "
+            "text that the prior was trained with"
+        )
+
+
 class ModelFolder:
     """A tokenizer and what works on its tokens.
 
@@ -115,6 +125,7 @@ class ModelFolder:
         self.guide_tokenizer = guide_tokenizer.eval() if guide_tokenizer is not None else None
         if prior is not None:
             self._require_fit(prior)
+            _require_text_fit(prior, text)
         self.prior, self.text = prior.eval() if prior is not None else None, text
         self.classes = classes or []
         self.text_encoder = text_encoder

@@ -117,6 +117,16 @@ def test_a_prior_that_does_not_fit_is_refused_before_anything_is_sampled(pipe, c
         VideoPipeline(pipe.tokenizer, 32, 8.0, prior, pipe.text)
 
 
+@pytest.mark.parametrize("classes", [0, 99])
+def test_text_of_more_pieces_than_the_prior_reads_is_refused(pipe, classes):
+    """Without classes such a piece has no vector; with some it would be taken for one of them."""
+    network, inputs = Transformer(32, 1, 2), Inputs(num_classes=classes)
+    prior = AutoregressivePrior(network, 200, [5, 4, 4], text_size=260, inputs=inputs)
+    pieces = pipe.text.vocabulary_size
+    with pytest.raises(ValueError, match=f"reads 260 text pieces, but text has {pieces}"):
+        VideoPipeline(pipe.tokenizer, 32, 8.0, prior, pipe.text).generate(PROMPTS, 5)
+
+
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("codes", [50, 300])
 def test_guides_of_other_codes_than_the_prior_reads_are_refused(pipe, given, codes):
