@@ -24,7 +24,8 @@ def probabilities(logits: Float[Tensor, "B V"], sampling: Sampling) -> Float[Ten
     logits, top_k, top_p = logits.float(), sampling.top_k, sampling.top_p
     if sampling.temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-    logits = logits / sampling.temperature
+    # From the likeliest on, so that nothing overflows however cold it is.
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(sampling.temperature, 1e-30)
     if top_k is not None and top_k < logits.shape[-1]:
         smallest = logits.topk(top_k, dim=-1).values[:, -1:]
         logits = logits.masked_fill(logits < smallest, -torch.inf)

@@ -19,6 +19,12 @@ def test_temperature_divides_logits(temperature):
     torch.testing.assert_close(chances, (LOGITS / temperature).softmax(-1))
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 5e-324])
+def test_a_temperature_of_next_to_nothing_is_greedy(temperature):
+    chances = probabilities(LOGITS, Sampling(temperature=temperature))
+    assert torch.equal(chances, probabilities(LOGITS, Sampling(temperature=0.0)))
+
+
 def test_top_k_keeps_the_likeliest():
     chances = probabilities(LOGITS, Sampling(top_k=3))
     assert kept(chances) == [set(row.tolist()) for row in LOGITS.topk(3).indices]
