@@ -170,7 +170,7 @@ class MaskGITPrior(Prior):
         """
         flat = tokens.flatten(1)
         num_tokens = flat.shape[1]
-        groups = groups or num_tokens
+        groups = num_tokens if groups is None else groups
         if not 1 <= groups <= num_tokens:
             raise ValueError(f"groups is {groups}, but must lie in 1 ... {num_tokens}")
         scores = torch.zeros(flat.shape, device=flat.device)

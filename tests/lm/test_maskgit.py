@@ -282,9 +282,10 @@ def test_shares_out_of_range_are_refused(name):
         new_prior(**{name: 1.5})
 
 
-def test_groups_out_of_range_are_refused(prior):
+@pytest.mark.parametrize("groups", [0, 25])
+def test_groups_out_of_range_are_refused(prior, groups):
     with pytest.raises(ValueError, match=r"1 \.\.\. 24"):
-        prior.pseudo_log_likelihood(TOKENS, TEXTS, groups=25)
+        prior.pseudo_log_likelihood(TOKENS, TEXTS, groups=groups)
 
 
 def test_a_clip_without_unknown_tokens_is_refused(prior):
