@@ -89,7 +89,7 @@ class LatentPrior(Configurable, nn.Module, ABC):
             num_latent_frames: t; the trained window by default, at most that.
 
         Raises:
-            ValueError: More is asked for than the trained window has.
+            ValueError: More is asked for than the trained window has, or what does not fit it.
         """
         self.check_condition(condition)
         given = 0 if context is None else context.shape[2]
@@ -97,8 +97,14 @@ class LatentPrior(Configurable, nn.Module, ABC):
         texts = condition.texts
         if len(texts) != len(generators):
             raise ValueError(f"{len(texts)} texts have {len(generators)} generators; give one each")
-        first = self.mean.new_zeros(len(texts), self.channels, 0, *self.grid[1:])
+        self.check_sampling(sampling, (t - given) * math.prod(self.grid[1:]))
+        first = self.mean.new_zeros(len(texts), self.channels, given, *self.grid[1:])
         if context is not None:
+            if context.shape != first.shape:
+                raise ValueError(
+                    f"the context is {tuple(context.shape)}, but this prior goes on from "
+                    f"{tuple(first.shape)}; encode a clip of the trained size for each sample"
+                )
             first = (context - self.mean) / self.scale
         x = self.draw(first, t, texts, generators, sampling.guidance_scale, self.calls(sampling))
         return x * self.scale + self.mean
@@ -112,7 +118,7 @@ class LatentPrior(Configurable, nn.Module, ABC):
         if sampling != Sampling(sampling.guidance_scale, steps=sampling.steps):
             raise ValueError(
                 "this prior draws continuous latents, not tokens; leave temperature, top_k, top_p, "
-                "min_p and quantize out"
+                "min_p, choice_temperature and quantize out"
             )
 
     def check_condition(self, condition: Condition) -> None:

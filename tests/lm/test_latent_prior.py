@@ -119,6 +119,17 @@ def test_what_cannot_be_is_refused(prior):
         LatentDiffusionPrior(UNet3D([32], [1]), 3, [4, 4, 4], text_size=9)
 
 
+def test_what_sampling_would_not_use_is_refused_before_it(prior):
+    with pytest.raises(ValueError, match="not tokens; leave temperature"):
+        draw(prior, TEXTS, generators(1, 2), steps=1, top_k=3)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 1, 4, 4), (2, 3, 1, 6, 6), (2, 3, 1, 2, 8)])
+def test_a_context_of_another_size_is_refused(prior, shape):
+    with pytest.raises(ValueError, match=r"goes on from \(2, 3, 1, 4, 4\); encode a clip"):
+        draw(prior, TEXTS, generators(1, 2), torch.zeros(shape), steps=1)
+
+
 def test_a_latent_is_drawn_from_the_state_that_training_gives_it(monkeypatch):
     """One by one with a cache, and all at once as in training: the same states."""
     torch.manual_seed(0)
