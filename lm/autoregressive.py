@@ -143,6 +143,8 @@ class AutoregressivePrior(Prior):
     def check_sampling(self, sampling: Sampling, num_unknown: int) -> None:
         if sampling.steps is not None:
             raise ValueError("this prior takes one step a token; leave steps out")
+        if sampling.choice_temperature != Sampling.choice_temperature:
+            raise ValueError("this prior keeps every token; leave choice_temperature out")
 
     def _decoder(
         self,

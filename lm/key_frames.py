@@ -68,10 +68,11 @@ def shared_sampling(
 ) -> tuple[Sampling, Sampling]:
     """Return how key frames are drawn, and the filling.
 
-    Steps go to each prior that takes some. Where neither does they stay with the filling, whose
-    decoder may take them. Guidance is for what is told, so the filling has none.
+    Steps and the noise between them go to each prior that takes some. Where neither does they stay
+    with the filling, whose decoder may take steps. Guidance is for what is told, so the filling has
+    none.
     """
-    without = replace(sampling, steps=None)
+    without = replace(sampling, steps=None, choice_temperature=Sampling.choice_temperature)
     one_by_one = isinstance(key_prior, AutoregressivePrior)
     elsewhere = not one_by_one and isinstance(prior, AutoregressivePrior)
     filling = replace(without if elsewhere else sampling, guidance_scale=1.0)

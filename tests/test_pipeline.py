@@ -145,6 +145,7 @@ def test_guides_of_other_codes_than_the_prior_reads_are_refused(pipe, given, cod
         ({"prompts": ["a red circle " * 9]}, "reads 24"),
         ({"prompts": PROMPTS, "seed": [1]}, "1 seeds"),
         ({"prompts": PROMPTS, "steps": 4}, "leave steps out"),
+        ({"prompts": PROMPTS, "choice_temperature": 1.0}, "leave choice_temperature out"),
         ({"prompts": PROMPTS, "min_p": 1.5}, "min_p"),
         ({"context": torch.zeros(1, 17, 32, 32, 3, dtype=torch.uint8)}, "at least 21"),
     ],

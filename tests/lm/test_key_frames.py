@@ -75,3 +75,13 @@ def test_steps_go_to_the_priors_that_take_them(kinds, steps):
     )
     ours, rest = shared_sampling(Sampling(2.0, 0.5, steps=8), key_prior, prior)
     assert (ours, rest) == (Sampling(2.0, 0.5, steps=steps[0]), Sampling(1.0, 0.5, steps=steps[1]))
+
+
+def test_noise_of_the_choice_goes_to_a_masked_prior_alone():
+    build = lambda kind: kind(Transformer(width=32, depth=1, num_heads=2), 8, [2, 2, 2])
+    masked, other = build(MaskGITPrior), build(AutoregressivePrior)
+    asked = Sampling(choice_temperature=1.0)
+    for priors in ((masked, other), (other, masked)):
+        for prior, told in zip(priors, shared_sampling(asked, *priors), strict=True):
+            prior.check_sampling(told, 4)
+            assert (told == asked) == (prior is masked)
