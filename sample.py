@@ -64,8 +64,9 @@ def parser() -> ArgumentParser:
     parser.add_argument("--context-frames", type=int, default=5, help="how many of its last frames")
     parser.add_argument("--guide", type=Path, help="video to fill, follow, enlarge, pass through")
     parser.add_argument("--control", type=Path, help="video that a decoder follows")
-    parser.add_argument("--mask", type=Path, help="picture or video, bright where to make anew")
-    parser.add_argument(
+    hole = parser.add_mutually_exclusive_group()
+    hole.add_argument("--mask", type=Path, help="picture or video, bright where to make anew")
+    hole.add_argument(
         "--box", type=int, nargs=4, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"), help="as a mask"
     )
     parser.add_argument("--class", dest="classes", action="append", help="name or number")

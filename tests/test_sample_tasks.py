@@ -50,6 +50,13 @@ def test_a_box_is_filled_and_a_border_added(model, clip, tmp_path):
         assert error[:, ~changed].mean() < 0.5 * error[:, changed].mean()
 
 
+def test_a_mask_beside_a_box_is_refused(capsys):
+    asked = ["--task", "inpaint", "--guide", "in.mp4", "--mask", "mask.png"]
+    with pytest.raises(SystemExit):
+        sample.parser().parse_args(["model", *asked, "--box", "8", "8", "24", "24"])
+    assert "--box: not allowed with argument --mask" in capsys.readouterr().err
+
+
 def test_a_mask_may_be_a_video_of_another_rate(model, clip, tmp_path):
     moving = torch.zeros(33, 32, 32, 3, dtype=torch.uint8)  # of the clip's length
     moving[:16, :16], moving[16:, 16:] = 255, 255
