@@ -44,9 +44,9 @@ TOKENIZER = {
     "encoder_depths": [1, 2],
     "decoder_depths": [2, 3],
 }
-DIFFICULTY: Difficulty = "textured"  # more than so few tokens can hold
+DIFFICULTY: Difficulty = "grained"  # more than so few tokens can hold
 STEPS = (1, 4, 8, 20, 50)
-SHARES = {"tokenizer": 0.15, "finetuned": 0.2, "decoder": 0.25, "longer": 0.25, "distilled": 0.15}
+SHARES = {"tokenizer": 0.15, "finetuned": 0.3, "decoder": 0.23, "longer": 0.23, "distilled": 0.09}
 CNN = "CNN, finetuned longer"
 Config = dict[str, Any]
 

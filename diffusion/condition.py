@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from diffusion.denoiser import Text
@@ -71,9 +71,26 @@ class Case(NamedTuple):
         return (errors * asked).sum() / asked.sum()
 
 
-def over_clip(angle: Float[Tensor, "B T"]) -> Float[Tensor, "B 1 T 1 1"]:
-    """Lay the angles of frames over the pixels of clips."""
-    return angle[:, None, :, None, None]
+def over_clip(value: Shaped[Tensor, "B T"]) -> Shaped[Tensor, "B 1 T 1 1"]:
+    """Lay a value of each frame, as its angle, over the pixels of clips."""
+    return value[:, None, :, None, None]
+
+
+def standing(
+    clip: Float[Tensor, "B 3 T H W"], base: Float[Tensor, "B 3 T H W"], known: Bool[Tensor, "B T"]
+) -> Float[Tensor, "B 3 T H W"]:
+    """Return clips as they would be if nothing moved: their known frames, or the base, on average.
+
+    Args:
+        clip: The clips, of which known frames are looked at.
+        base: What stands for clips of which no frame is known.
+        known: Which frames are.
+    """
+    some = known.any(1, keepdim=True)
+    frames = torch.where(over_clip(some), clip, base)
+    weights = over_clip((known | ~some).to(base))
+    mean = (weights * frames).sum(2, keepdim=True) / weights.sum(2, keepdim=True)
+    return mean.expand_as(base)
 
 
 def draw_known(

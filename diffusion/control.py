@@ -30,10 +30,15 @@ class ControlFeatures(nn.Module):
         kind: What the pictures show of a video.
         patch: Pixels on the side of a place of the grid.
         width: Of the features.
+
+    Raises:
+        ValueError: There is no such control.
     """
 
     def __init__(self, kind: Kind, patch: int, width: int) -> None:
         super().__init__()
+        if kind not in CONTROLS:
+            raise ValueError(f"control is {kind!r}, but must be one of {', '.join(CONTROLS)}")
         self.kind: Kind = kind
         self.channels = CONTROLS[kind].channels
         self.patch, self.is_addition = patch, True
@@ -118,19 +123,3 @@ CONTROLS: dict[Kind, Control] = {
     "edges": Control(edges, 1),
     "low resolution": Control(low_resolution, 3),
 }
-
-
-def kind_of(control: Kind | None, channels: int) -> Kind | None:
-    """Return what steers a decoder; one from before there were kinds has the channel of edges.
-
-    Raises:
-        ValueError: There is no such control, or control and channels are not of one kind.
-    """
-    if control is not None and control not in CONTROLS:
-        raise ValueError(f"control is {control!r}, but must be one of {', '.join(CONTROLS)}")
-    if channels and (channels != 1 or control not in (None, "edges")):
-        raise ValueError(
-            f"control_channels is {channels} and control {control!r}; leave control_channels out, "
-            f"it follows from control: {' or '.join(CONTROLS)}"
-        )
-    return "edges" if channels else control

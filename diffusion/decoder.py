@@ -22,9 +22,10 @@ from diffusion.condition import (
     draw_known,
     fold,
     over_clip,
+    standing,
     unfold,
 )
-from diffusion.control import ControlFeatures, Kind, kind_of
+from diffusion.control import ControlFeatures, Kind
 from diffusion.decoding import WindowDecoder
 from diffusion.denoiser import Denoiser
 from diffusion.objective import DiffusionObjective
@@ -63,7 +64,6 @@ class DiffusionDecoder(Configurable, WindowDecoder):
             sampled, (time, space): a cascade's second stage (arXiv 2106.15282).
         base_noise: In training the CNN's clip is read with noise of a deviation up to this, and it
             is said how much, so that the faults of sampled clips are not copied.
-        control_channels: 1 is `control: edges`, as in folders from before it had kinds.
         control: What of a video steers it.
         whiten: Sample principal components of patches, of deviation 1 (`Whitening`), not pixels.
         steps: Calls of the network for a window where a sampler is not told how many.
@@ -91,7 +91,6 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         text_window: int = 24,
         enlarge: list[int] | None = None,
         base_noise: float = 0.0,
-        control_channels: int = 0,
         control: Kind | None = None,
         whiten: bool = False,
         steps: int = 20,
@@ -116,10 +115,8 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self.text: TextFeatures | None = None
         if text_size:
             self.text = TextFeatures(text_size, text_window, network.text_width)
-        self.control: ControlFeatures | None = None
-        if (kind := kind_of(control, control_channels)) is not None:
-            self.control = ControlFeatures(kind, patch, width)
-        self.project = nn.Conv3d(width, 2 * pixels, 1)
+        self.control = None if control is None else ControlFeatures(control, patch, width)
+        self.project = nn.Conv3d(width, 3 * pixels, 1)
         for parameter in self.project.parameters():
             nn.init.zeros_(parameter)
         # Bring what is sampled to deviation 1; set by `calibrate`.
@@ -260,11 +257,11 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         self, z: Float[Tensor, "B 3 T H W"], angle: Float[Tensor, "B T"], condition: Condition
     ) -> Float[Tensor, "B 3 T H W"]:
         """Return what the objective asks for, given noised frames and their angles."""
-        seen = ~condition.dropped[:, None, None, None, None]
+        base = condition.base * ~condition.dropped[:, None, None, None, None]
         features = self.pixels(fold(z, self.patch))
         features = features + self.tokens(condition.tokens, condition.dropped)
         if self.reads is not None:
-            features = features + self.reads(fold(condition.base * seen, self.patch))
+            features = features + self.reads(fold(base, self.patch))
         if self.noise_read is not None:
             level = torch.einsum("b, d -> b d", condition.base_noise, self.noise_read)
             features = features + level[:, :, None, None, None]
@@ -272,10 +269,12 @@ class DiffusionDecoder(Configurable, WindowDecoder):
             features = features + self.control(condition.control)
         text = self.text(condition.texts) if self.text is not None else None
         states = self.project(self.network(features, angle, text)).float()
-        # The best guess of what is normally distributed is linear in z, pixel by pixel, and noise
-        # has more dimensions than a narrow network could carry through.
-        offset, slope = (unfold(part, self.patch) for part in states.chunk(2, dim=1))
-        return offset + slope * z
+        # The best guess of what is normally distributed is linear in z, pixel by pixel, of what is
+        # still in how it looked before, and both have more dimensions than a narrow network.
+        still = standing(self.outward(z, base), base, angle == 0)
+        moved = self.inward(still, base) - self.inward(base, base)
+        offset, slope, share = (unfold(part, self.patch) for part in states.chunk(3, dim=1))
+        return offset + slope * z + share * moved
 
     def velocity(
         self, z: Float[Tensor, "B 3 T H W"], angle: Float[Tensor, "B T"], condition: Condition

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from diffusion import DiffusionDecoder, DiffusionDecoderModule, UNet3D, inflate
 from diffusion.adapters import add_adapters, merged
 from diffusion.control import edges, low_resolution
-from layers.configurable import build as rebuilt
 
 pytestmark = pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
 
@@ -68,15 +67,6 @@ def test_low_resolution_is_the_mean_of_blocks(control):
     means = F.avg_pool2d(clip, 8).repeat_interleave(8, -1).repeat_interleave(8, -2)
     torch.testing.assert_close(low_resolution(clip[:, :, None])[:, :, 0], means)
     assert low_resolution(clip[:, :, None, :12, :20]).shape == (2, 3, 1, 12, 20)
-
-
-def test_a_decoder_of_one_channel_from_before_there_were_kinds_reads_edges():
-    old = build(control_channels=1)
-    assert (old.control.kind, rebuilt(old.config).control.kind) == ("edges", "edges")
-    assert old.state_dict().keys() == build(control="edges").state_dict().keys()
-    for options in ({"control_channels": 3}, {"control_channels": 1, "control": "low resolution"}):
-        with pytest.raises(ValueError, match="leave control_channels out"):
-            build(**options)
 
 
 def test_only_the_control_is_trained_on_a_frozen_decoder(tiny_tokenizer):

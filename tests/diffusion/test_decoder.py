@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from diffusion import DiffusionDecoder, DiffusionObjective, UNet3D
+from diffusion.condition import Condition
 from diffusion.decoding import Sampling
 from diffusion.schedule import CosineSchedule
 from diffusion.wishes import Kept
@@ -117,6 +118,28 @@ def test_an_untrained_loss_is_the_mean_square_of_what_is_asked(decoder, clip, to
     ]
     # Clip and noise both have deviation 1, and so has every velocity.
     assert torch.stack(losses).mean().item() == pytest.approx(1, rel=0.02)
+
+
+@pytest.mark.parametrize("use", ["refine", "read", "none"])
+@pytest.mark.parametrize("whiten", [False, True])
+def test_what_stands_still_is_at_hand(tiny_tokenizer, clip, tokens, use, whiten):
+    """A network that knows no more than that nothing moves has the mean of what is known."""
+    decoder = decoder_of(tiny_tokenizer, use=use, whiten=whiten)
+    pixels = 3 * decoder.patch**2
+    decoder.project.weight.data.zero_()
+    decoder.project.bias.data.zero_()[2 * pixels :] = 1
+    base = clip.flip(0) if use != "none" else torch.zeros_like(clip)
+    known = torch.arange(9) < torch.tensor([[0], [1], [5], [0]])
+    z = torch.where(known[:, None, :, None, None], decoder.inward(clip, base), 100.0)
+    condition = Condition(
+        tokens[:, :3].repeat(2, 1, 1, 1), base, torch.zeros(4).bool(), [[]] * 4, torch.zeros(4)
+    )
+    still = decoder.predict(z, (~known).float(), condition)
+    if use != "refine":
+        still = still + decoder.inward(base, base)
+    means = [base[:1].mean(2), clip[1:2, :, 0], clip[2:3, :, :5].mean(2), base[3:].mean(2)]
+    expected = torch.cat(means)[:, :, None].expand_as(clip)
+    torch.testing.assert_close(decoder.outward(still, base), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_known_frames_enter_clean_and_are_not_asked_for(decoder, clip, tokens, monkeypatch):
