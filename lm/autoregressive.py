@@ -109,7 +109,12 @@ class AutoregressivePrior(Prior):
 
     @torch.no_grad()
     def score(self, tokens: Int[Tensor, "B t h w"], condition: Condition) -> Float[Tensor, "B N"]:
-        """Return the log-likelihood of each token in nats."""
+        """Return the log-likelihood of each token in nats.
+
+        Raises:
+            ValueError: The tokens do not fit the trained window.
+        """
+        self.require_fit(tokens)
         return -self._nats(tokens, condition)
 
     @torch.no_grad()

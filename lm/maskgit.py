@@ -167,7 +167,11 @@ class MaskGITPrior(Prior):
             condition: What each is conditioned on.
             groups: Calls of the network; all tokens n with one n mod `groups` are masked together,
                 so that each is given only others outside its group. One a token by default.
+
+        Raises:
+            ValueError: The tokens do not fit the trained window, or there are no such groups.
         """
+        self.require_fit(tokens)
         flat = tokens.flatten(1)
         num_tokens = flat.shape[1]
         groups = num_tokens if groups is None else groups

@@ -170,6 +170,15 @@ class Prior(Configurable, nn.Module, ABC):
             )
         return t, self.grid[1], self.grid[2]
 
+    def require_fit(self, tokens: Int[Tensor, "B t h w"]) -> None:
+        """Raise ValueError where tokens are none of a clip within the trained window."""
+        _, t, h, w = tokens.shape
+        if (h, w) != self.grid[1:] or not 1 <= t <= self.grid[0]:
+            raise ValueError(
+                f"the tokens are {t} x {h} x {w}, but this prior reads up to {self.grid[0]} latent "
+                f"frames of {self.grid[1]} x {self.grid[2]}; encode clips of the trained size"
+            )
+
     @property
     def num_tokens(self) -> int:
         """Tokens of the trained window."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm import Condition, Inputs, MaskGITPrior, Sampling, Transformer
+from lm import AutoregressivePrior, Condition, Inputs, MaskGITPrior, Sampling, Transformer
 from lm.filling import FrameReader, draw_masked
 from lm.masking import draw_frame_masks, draw_masks, lowest
 
@@ -219,6 +219,15 @@ def test_pseudo_likelihood_masks_one_token_at_a_time(prior):
     whole = prior.pseudo_log_likelihood(TOKENS, TEXTS, groups=1)
     chances = prior.logits(TOKENS, torch.ones_like(flat, dtype=torch.bool), TEXTS).log_softmax(-1)
     torch.testing.assert_close(whole, chances.gather(-1, flat[..., None])[..., 0])
+
+
+@pytest.mark.parametrize(("shape", "error"), [((3, 4, 2), "3 x 4 x 2"), ((4, 2, 4), "up to 3")])
+def test_a_likelihood_of_another_grid_is_refused(prior, shape, error):
+    tokens = torch.zeros(2, *shape, dtype=torch.long)
+    other = AutoregressivePrior(prior.transformer, 17, [3, 2, 4], text_size=9, text_window=4)
+    for score in (prior.pseudo_log_likelihood, other.score):
+        with pytest.raises(ValueError, match=error):
+            score(tokens, TEXTS)
 
 
 def test_unknown_tokens_may_lie_anywhere_and_in_different_numbers(prior):
