@@ -137,7 +137,7 @@ def arms(out: Path) -> dict[str, Arm]:
         found[f"{CNN} + noise {deviation}"] = lambda tokens, first, d=deviation: with_noise(
             pixels(longer.decode(tokens)), d, first
         )
-    for amount in (0.5, 1.0, 2.0):
+    for amount in (0.5, 1.0, 2.0, 4.0):
         found[f"{CNN} + sharpening {amount:g}"] = lambda tokens, first, a=amount: sharpened(
             pixels(longer.decode(tokens)), a
         )
