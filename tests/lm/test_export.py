@@ -87,14 +87,14 @@ def test_transformers_generates_the_same_video_tokens(prior, tmp_path):
 
 
 def test_the_command_writes_what_transformers_reads(pipe, tmp_path, capsys):
-    line = new_prior(grid=[5, 4, 4], codebook_size=200)
+    line = new_prior(grid=[5, 4, 4], codebook_size=200, text_size=pipe.text.vocabulary_size)
     VideoPipeline(pipe.tokenizer, 32, 8.0, line, pipe.text).save_pretrained(tmp_path / "model")
     export.main([str(tmp_path / "model"), str(tmp_path / "out")])
     assert "LlamaForCausalLM written" in capsys.readouterr().out
     written, expected = load_file(tmp_path / "out" / "model.safetensors"), export.to_weights(line)
     assert written.keys() == expected.keys()
     assert all(torch.equal(written[name], weight) for name, weight in expected.items())
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 214
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 525
 
 
 def test_what_transformers_cannot_compute_is_refused(tmp_path):
