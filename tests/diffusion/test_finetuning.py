@@ -38,6 +38,7 @@ def test_a_decoder_is_finetuned_on_one_clip(fit, trained, tmp_path, way):
         "model.init_args.start_from": folder,
         "model.init_args.adapter_rank": 0,
         "model.init_args.decoder.codebook_size": 200,
+        "model.init_args.decoder.noise_correlation": 0,
         "model.init_args.decoder.network": NETWORK % "",
         "data.train.init_args.num_clips": 1,
         "data.stages": "[{num_frames: 17, batch_size: 1, share: 1.0}]",
