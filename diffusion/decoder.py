@@ -272,7 +272,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         # The best guess of what is normally distributed is linear in z, pixel by pixel, of what is
         # still in how it looked before, and both have more dimensions than a narrow network.
         still = standing(self.outward(z, base), base, angle == 0)
-        moved = self.inward(still, base) - self.inward(base, base)
+        moved = self.inward(still - base, torch.zeros_like(base))
         offset, slope, share = (unfold(part, self.patch) for part in states.chunk(3, dim=1))
         return offset + slope * z + share * moved
 
