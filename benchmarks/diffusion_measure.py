@@ -21,7 +21,9 @@ from evaluation.extractors import EncoderFeatures
 from evaluation.frechet import RandomFeatures3D, feature_distance
 from evaluation.pixel import frame_change, frame_mse, psnr
 from evaluation.shapes_judge import judge
+from layers.processes import local_device
 from tokenizer import Tokenizer
+from training.precision import autocast
 
 FRAMES, BATCH = 17, 16
 Arm = Callable[[Int[Tensor, "B t h w"], int], Clips]
@@ -60,10 +62,12 @@ def read_arm(truth: Truth, arm: Arm, path: Path) -> dict[str, Tensor]:
     """Decode all clips one way and keep what is read off each, unless that is done."""
     if not path.is_file():
         parts: list[dict[str, Tensor]] = []
+        tokens = truth.tokens.to(local_device())
         for first in range(0, len(truth.tokens), BATCH):
             rows = slice(first, first + BATCH)
             started = time.monotonic()
-            clips = arm(truth.tokens[rows], first)
+            with autocast(tokens.device):
+                clips = arm(tokens[rows], first)
             seconds = (time.monotonic() - started) / len(clips)
             read = _rows(truth, rows, clips)
             parts.append(read | {"seconds": torch.full((len(clips),), seconds).double()})
@@ -160,8 +164,8 @@ def sharpened(clips: Clips, amount: float) -> Clips:
 
 
 def pixels(clip: Float[Tensor, "B 3 T H W"]) -> Clips:
-    """Bring decoded clips to uint8."""
-    return to_uint8(clip.float().clamp(-1, 1))
+    """Bring decoded clips to uint8, on the CPU, where everything is read off them."""
+    return to_uint8(clip.float().clamp(-1, 1)).cpu()
 
 
 def store(rows: list[dict[str, Any]], facts: str, out: Path) -> None:

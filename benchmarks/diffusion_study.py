@@ -33,6 +33,7 @@ from benchmarks.train_once import train_once
 from data.backgrounds import Difficulty
 from data.shapes import Shapes
 from demo import probe
+from layers.processes import local_device
 from layers.storage import load_module
 from tokenizer import Tokenizer
 
@@ -121,11 +122,14 @@ def train(config: Config, root: Path, seconds: float) -> float:
 
 def arms(out: Path) -> dict[str, Arm]:
     """Return every way from tokens to pixels that is compared."""
+    device = local_device()
     tuned, longer = (
-        Tokenizer.from_pretrained(out / name / "model") for name in ("finetuned", "longer")
+        Tokenizer.from_pretrained(out / name / "model").to(device)
+        for name in ("finetuned", "longer")
     )
     decoder, student = (
-        load_module(out / name / "model" / "decoder") for name in ("decoder", "distilled")
+        load_module(out / name / "model" / "decoder").to(device)
+        for name in ("decoder", "distilled")
     )
     decoder.attach(tuned)
     student.attach(tuned)

@@ -26,9 +26,11 @@ from diffusion.decoder import DiffusionDecoder
 from diffusion.decoding import Joint
 from evaluation.frechet import feature_distance
 from evaluation.prompts import obedience
+from layers.processes import local_device
 from layers.resizing import enlarged, reduced
 from pipeline import VideoPipeline
 from tokenizer import Tokenizer
+from training.precision import autocast
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 BATCH, SEAM_FRAMES = 16, 41
@@ -76,13 +78,13 @@ class Uses:
             config["data"]["stages"][0]["num_frames"] = frames
         config["trainer"]["limit_val_batches"] = 1
         train_once(config, self.out / name)
-        return VideoPipeline.from_pretrained(self.out / name / "model")
+        return opened(self.out / name / "model")
 
     def clip(self, num_frames: int, **scene: Any) -> Float[Tensor, "B 3 T H W"]:
         """Return held-out clips in [-1, 1]."""
         source = Shapes(self.clips, "val", **scene)
         frames = [source.read(i, num_frames).frames for i in range(self.clips)]
-        return to_model_range(torch.stack(frames))
+        return to_model_range(torch.stack(frames)).to(local_device())
 
     @torch.no_grad()
     def seams(self) -> list[Row]:
@@ -90,7 +92,7 @@ class Uses:
 
         Elsewhere: where no window but the next latent frame begins.
         """
-        pipe = VideoPipeline.from_pretrained(self.model)
+        pipe = opened(self.model)
         decoder, truth = pipe.require_decoder(), self.clip(SEAM_FRAMES)[: self.clips // 4]
         tokens, change = pipe.tokenizer.encode(truth), truth.diff(dim=2)
         begins = torch.arange(SEAM_FRAMES - 1) % decoder.temporal_stride == 0
@@ -99,7 +101,12 @@ class Uses:
         seams[decoder.temporal_stride * (decoder.window - 1) :: stride] = True
 
         def errors(joint: Joint) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-            made = decoder.decode(tokens, 0, self.decoder_steps, joint=joint)
+            made = decoded(
+                lambda part, rows: decoder.decode(
+                    part, rows.start, self.decoder_steps, joint=joint
+                ),
+                tokens,
+            )
             wrong = (made.diff(dim=2) - change).abs().mean(dim=(1, 3, 4)) * 127.5
             return wrong[:, seams].mean(1), wrong[:, begins & ~seams].mean(1)
 
@@ -130,7 +137,7 @@ class Uses:
             return Row(f"edit, {name}", "prompts obeyed", obeyed, "dB to the clip", likeness)
 
         def edited(strength: float) -> Clips:
-            return batched(
+            return decoded(
                 lambda part, rows: pipe.edit(part, prompts[rows], strength, rows.start, 1.0, steps),
                 truth,
             )
@@ -149,11 +156,11 @@ class Uses:
         decoder, tokens = pipe.require_decoder(), pipe.tokenizer.encode(truth)
 
         def found(one: DiffusionDecoder, control: Tensor | None) -> Tensor:
-            def decoded(part: Tensor, rows: slice) -> Tensor:
+            def draw(part: Tensor, rows: slice) -> Tensor:
                 steering = None if control is None else control[rows]
                 return one.decode(part, rows.start, self.decoder_steps, control=steering)
 
-            return edges(batched(decoded, tokens))
+            return edges(decoded(draw, tokens))
 
         free = found(plain, None)
         controls = {"": edges(truth), " of another clip": edges(truth.roll(1, 0))}
@@ -177,15 +184,15 @@ class Uses:
         tokens, real = pipe.tokenizer.encode(reduced(truth, *factors)), pixels(truth)
         than = "bicubic" if name == "larger" else "blended frames"
 
-        def decoded(decoder: DiffusionDecoder) -> Tensor:
-            return batched(
+        def drawn(decoder: DiffusionDecoder) -> Tensor:
+            return decoded(
                 lambda part, rows: decoder.decode(part, rows.start, self.decoder_steps), tokens
             )
 
-        ours = pixels(decoded(pipe.require_decoder()))
+        ours = pixels(drawn(pipe.require_decoder()))
         smaller = {
-            f"CNN, {than}": batched(lambda part, _: pipe.tokenizer.decode(part), tokens),
-            f"diffusion, {than}": decoded(self.base_decoder()),
+            f"CNN, {than}": decoded(lambda part, _: pipe.tokenizer.decode(part), tokens),
+            f"diffusion, {than}": drawn(self.base_decoder()),
         }
         assert isinstance(pipe.tokenizer, Tokenizer)
         rows, extractors = [], extractors_of(pipe.tokenizer)
@@ -200,13 +207,20 @@ class Uses:
 
     def base_decoder(self) -> DiffusionDecoder:
         """Return the decoder of the model that the recipes begin with."""
-        return VideoPipeline.from_pretrained(self.model).require_decoder()
+        return opened(self.model).require_decoder()
+
+
+def opened(folder: Path) -> VideoPipeline:
+    """Open a model folder where clips are decoded: on the GPU where there is one."""
+    return VideoPipeline.from_pretrained(folder).to(local_device())
 
 
 def _distance(features: nn.Module, made: Clips, real: Clips) -> float:
     """Return the Frechet distance, over features that are read off some clips at a time."""
+    features.to(local_device())
     true, drawn = (
-        batched(lambda part, _: features(part).double(), clips) for clips in (real, made)
+        batched(lambda part, _: features(part.to(local_device())).double().cpu(), clips)
+        for clips in (real, made)
     )
     return float(feature_distance(true, drawn))
 
@@ -215,6 +229,12 @@ def batched(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
     """Call on so many rows at a time."""
     slices = [slice(start, start + BATCH) for start in range(0, len(rows), BATCH)]
     return torch.cat([call(rows[part], part) for part in slices])
+
+
+def decoded(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
+    """Call on so many rows at a time, in the precision that the machine is fast in."""
+    with autocast(torch.device(local_device())):
+        return batched(call, rows)
 
 
 def overlap(found: Tensor, wanted: Tensor) -> float:

@@ -109,8 +109,6 @@ def sample(
     Raises:
         ValueError: Nothing draws the noise of "ancestral".
     """
-    if solver == "ancestral" and renewed is None:
-        raise ValueError("ancestral renews the noise; give what draws it, or use ddim or dpm")
     angles = angles.to(z.device)
     x = x_before = z
     for i, (angle, next_angle) in enumerate(pairwise(angles)):
@@ -119,7 +117,9 @@ def sample(
             return x  # where all solvers end without noise
         if solver == "ddim":
             step = ddim_step(z, velocity_of_clean(z, x, angle), angle, next_angle)
-        elif renewed is not None and solver == "ancestral":
+        elif solver == "ancestral":
+            if renewed is None:
+                raise ValueError("ancestral renews the noise; give what draws it, or take ddim")
             step = ancestral_step(z, x, angle, next_angle, renewed().to(z))
         else:
             triple = angles[max(0, i - 1)], angle, next_angle
