@@ -26,12 +26,12 @@ The tokenizer alone is a codec, for videos of any size and length, which stream 
 """
 
 import sys
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,66 +40,23 @@ from rich.console import Console
 from rich.progress import track
 
 from data.video import VideoWriter, iterate_frames, probe
-from diffusion.sampler import Solver
 from evaluation.pixel import SSIM_WINDOW, FramePSNR, FrameSSIM
 from evaluation.samples import write_samples
-from layers.processes import device, local_device
 from lm.key_frames import key_frames, shared_sampling
 from lm.request import NEEDS, Request, parse_story
 from lm.request_files import action_rows, box, bright, guide_frames, last_frames
 from lm.sampling import Sampling
 from pipeline import VideoPipeline
+from sample_options import parser, refuse_unread
 from tokenizer import TiledTokenizer, Tokenizer
 from tokenizer.codec import decode_file, encode_file, reconstruct_video
 from tokenizer.token_file import TokenReader
 
 
-def parser() -> ArgumentParser:
-    """Return the command line."""
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="model folder or hub id")
-    parser.add_argument("--task", choices=TASKS, default="generate")
-    parser.add_argument("--prompt", action="append", help="what to show; may be given repeatedly")
-    parser.add_argument("--context", type=Path, help="file to continue, or input of a task")
-    parser.add_argument("--context-frames", type=int, default=5, help="how many of its last frames")
-    parser.add_argument("--guide", type=Path, help="video to fill, follow, enlarge, pass through")
-    parser.add_argument("--control", type=Path, help="video that a decoder follows")
-    hole = parser.add_mutually_exclusive_group()
-    hole.add_argument("--mask", type=Path, help="picture or video, bright where to make anew")
-    hole.add_argument(
-        "--box", type=int, nargs=4, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"), help="as a mask"
-    )
-    parser.add_argument("--class", dest="classes", action="append", help="name or number")
-    parser.add_argument("--actions", type=Path, help=".npy of T x A; row k leads to frame k")
-    parser.add_argument("--story", help='"prompt A:17; prompt B:32"')
-    parser.add_argument("--key-frames", help="model folder that makes sparse frames first")
-    parser.add_argument("--frames", type=int, help="length of the videos, 1 + s k; 17 by default")
-    parser.add_argument("--num", type=int, default=1, help="samples of each prompt")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--guidance-scale", type=float, default=1.0, help="1 is off")
-    parser.add_argument("--temperature", type=float, help="1 by default, 0 is greedy")
-    parser.add_argument("--top-k", type=int, help="keep the k likeliest tokens")
-    parser.add_argument("--top-p", type=float, help="keep the smallest set this likely")
-    parser.add_argument("--side-by-side", action="store_true", help="truth at the left")
-    parser.add_argument("--tile", type=int, help="largest side of a tile, for large frames")
-    parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
-    parser.add_argument("--min-p", type=float, help="keep this share of the likeliest")
-    parser.add_argument("--steps", type=int, help="of the prior, else of the decoder")
-    parser.add_argument("--choice-temperature", type=float, default=4.5, help="of a masked prior")
-    parser.add_argument("--decoder", choices=["cnn", "diffusion"], default="cnn")
-    parser.add_argument("--decoder-steps", type=int, help="by default as trained for")
-    parser.add_argument("--decoder-guidance", type=float, help="of the same; 1 is off")
-    parser.add_argument("--decoder-solver", choices=get_args(Solver), default="ddim")
-    parser.add_argument("--strength", type=float, default=0.5, help="of an edit, in (0, 1]")
-    parser.add_argument("--quantize", choices=["int8"], help="weights of one byte: faster")
-    parser.add_argument("--device", type=device, default=local_device())
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder to write into")
-    return parser
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    args = parser().parse_args(arguments)
+    args = parser(__doc__).parse_args(arguments)
+    refuse_unread(args)
     TASKS[args.task](args)
 
 
@@ -161,7 +118,7 @@ def _request(args: Namespace, pipe: VideoPipeline) -> Request:
     """Return what the command line asks for, with the files that it names."""
     prompts, classes = (
         None if told is None else [one for one in told for _ in range(args.num)]
-        for told in (args.prompt, args.classes)
+        for told in (args.prompt, getattr(args, "class"))
     )
     count = len(prompts or classes or range(args.num))
     context = guide = mask = None
@@ -212,6 +169,11 @@ def _through_key_frames(
 ) -> tuple[Request, Sampling]:
     """Sample key frames, as far apart as a window is long, and ask for what lies between."""
     prior, key_pipe = pipe.require_prior(), VideoPipeline.from_pretrained(model, pipe.device)
+    if key_pipe.tokenizer.temporal_stride > 1:
+        raise ValueError(
+            f"{model} makes whole clips, not key frames; train one with single_frames: true, as "
+            "configs/demo_key_frames.yaml does"
+        )
     keys, filling = key_frames(request, pipe.tokenizer.num_frames(prior.grid[0]) - 1, pipe.size)
     ours, rest = shared_sampling(sampling, key_pipe.require_prior(), prior)
     pipe.stream(filling, rest, *way)  # refuses what cannot be filled before key frames are made
@@ -260,11 +222,6 @@ def decode(args: Namespace) -> None:
 def _codec(args: Namespace) -> tuple[Path, Tokenizer | TiledTokenizer]:
     if args.context is None:
         raise ValueError(f"--task {args.task} needs --context, the file to read")
-    if args.decoder != "cnn":
-        raise ValueError(
-            f"--task {args.task} works with the tokenizer alone; leave --decoder out, or stream "
-            "its tokens through pipe.require_decoder().stream_decode in Python"
-        )
     tokenizer = Tokenizer.from_pretrained(args.model).to(args.device)
     if args.tile is None:
         return args.context, tokenizer

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from layers.configurable import Configurable
-from lm.actions import to_bins
+from lm.actions import NONE, to_bins
 
 Texts = list[list[int]]
 Task = Literal["generate", "interpolate", "inpaint", "outpaint", "control", "upscale", "caption"]
@@ -127,6 +127,8 @@ class Inputs(Configurable):
                 f"features have {size} numbers a row, but this prior was trained with "
                 f"{self.feature_size}"
             )
+        if condition.features is not None and not bool(condition.features.isfinite().all()):
+            raise ValueError("features hold nan or infinite numbers; give finite ones")
         if condition.states is not None:
             shape = tuple(condition.states.shape[1:])
             if shape != (self.state_window, self.state_size):
@@ -142,13 +144,13 @@ class Inputs(Configurable):
     def _check_actions(self, actions: Int[Tensor, "B t s A"]) -> None:
         if not self.action_ranges:
             raise ValueError("this prior was trained without actions; leave them out")
-        if actions.shape[-1] != len(self.action_ranges) or bool(
-            (actions >= self.action_bins).any()
-        ):
+        known = bool(((actions >= NONE) & (actions < self.action_bins)).all())
+        if actions.shape[-1] != len(self.action_ranges) or not known:
             raise ValueError(
-                f"actions have {actions.shape[-1]} dimensions and bins up to {int(actions.max())}, "
-                f"but this prior knows {len(self.action_ranges)} dimensions of {self.action_bins} "
-                "bins; cut them by lm.actions"
+                f"actions have {actions.shape[-1]} dimensions and bins from {int(actions.min())} "
+                f"to {int(actions.max())}, but this prior knows {len(self.action_ranges)} "
+                f"dimensions of {self.action_bins} bins from 0, and {NONE} for none; cut them by "
+                "lm.actions"
             )
 
 

@@ -17,6 +17,7 @@ OURS = {
     "model_folder",
     "pipeline",
     "sample",
+    "sample_options",
     "train",
     "demo",
     "encode",
@@ -41,6 +42,7 @@ ALLOWED = {
     "diffusion/lightning_module.py": {"diffusion", "tokenizer", "lm.text"} | MODULES,
     "benchmarks": OURS,
     "model_folder.py": {"tokenizer", "lm", "diffusion", "layers.storage"},
+    "sample_options.py": {"diffusion.sampler", "layers.processes", "lm.request"},
     "pipeline.py": {
         "model_folder",
         "diffusion.pixels",

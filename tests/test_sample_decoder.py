@@ -10,6 +10,7 @@ from data.video import decode_clip, to_uint8, write_video
 from diffusion import DiffusionDecoder, UNet3D
 from lm import MaskGITPrior, Transformer
 from pipeline import VideoPipeline
+from sample_options import READ, parser, refuse_unread
 
 PROMPT = "a red circle moving left"
 
@@ -94,8 +95,32 @@ def test_solver_and_guidance_reach_the_decoder(pipe, tmp_path):
 
 @pytest.mark.parametrize("task", ["reconstruct", "encode", "decode"])
 def test_the_codec_refuses_a_decoder_that_it_would_not_use(tmp_path, task):
-    with pytest.raises(ValueError, match="leave --decoder out"):
+    with pytest.raises(ValueError, match=f"--task {task} does not read --decoder"):
         sample.main([str(tmp_path), "--task", task, "--context", "in.mp4", "--decoder=diffusion"])
+
+
+@pytest.mark.parametrize(
+    ("task", "option", "flag"),
+    [
+        ("reconstruct", "--num=2", "--num"),
+        ("encode", "--side-by-side", "--side-by-side"),
+        ("decode", "--class=3", "--class"),
+        ("caption", "--guidance-scale=2", "--guidance-scale"),
+        ("edit", "--top-k=5", "--top-k"),
+        ("generate", "--strength=0.9", "--strength"),
+        ("inpaint", "--tile=64", "--tile"),
+    ],
+)
+def test_an_option_that_the_task_does_not_read_is_refused(tmp_path, task, option, flag):
+    with pytest.raises(ValueError, match=f"--task {task} does not read {flag}; leave it out"):
+        sample.main([str(tmp_path), "--task", task, option])
+
+
+def test_a_task_takes_what_it_reads():
+    for task, read in READ.items():
+        told = parser().parse_args(["model", "--task", task])
+        vars(told).update(dict.fromkeys(read.split(), "anything"))
+        refuse_unread(told)
 
 
 def source(tmp_path):

@@ -168,6 +168,11 @@ def test_a_part_that_ends_between_key_frames_is_refused(model, tiny_tokenizer, n
         made(model, tmp_path, "--story", "a:17; b:12", "--key-frames", tmp_path / "keys")
 
 
+def test_a_prior_of_whole_clips_makes_no_key_frames(model, tmp_path):
+    with pytest.raises(ValueError, match="makes whole clips, not key frames"):
+        made(model, tmp_path, "--key-frames", model, "--frames", 33)
+
+
 @pytest.mark.parametrize("masked", ["keys", "filling", "neither"])
 def test_steps_go_to_the_model_that_takes_them(masked, tiny_tokenizer, new_pipe, tmp_path):
     kinds = {name: MaskGITPrior if name == masked else AutoregressivePrior for name in NAMES}

@@ -231,10 +231,12 @@ def test_actions_out_of_range_are_refused(actions, words):
         ({"classes": [3, 0]}, "knows 3 classes"),
         ({"classes": [-1, 0]}, "class -1"),
         ({"classes": [1]}, "different numbers of clips"),
-        ({"actions": ACTIONS + 1}, "bins up to 4"),
+        ({"actions": ACTIONS + 1}, "bins from 0 to 4"),
+        ({"actions": ACTIONS - 3}, "bins from -[34] to"),
         ({"actions": ACTIONS[..., :1]}, "1 dimensions"),
         ({"actions": ACTIONS[:, :2]}, "actions lead to 2"),
         ({"features": FEATURES[..., 1:]}, "4 numbers a row"),
+        ({"features": FEATURES / 0}, "nan or infinite"),
         ({"features": None}, "reads features; give a row of 5 numbers for each latent frame"),
     ],
 )
