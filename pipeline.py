@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from lm.autoregressive import AutoregressivePrior
 from lm.captioning import write_captions
 from lm.condition import class_numbers
 from lm.generation import Generation, Pixels
+from lm.latent_diffusion import LatentDiffusionPrior
 from lm.packing import Quantization
 from lm.request import Request
 from lm.sampling import Sampling
@@ -156,7 +157,7 @@ class VideoPipeline(ModelFolder):
         decoder_solver: Solver = "ddim",
         kept: Bool[Tensor, " T"] | None = None,
     ) -> UInt8[Tensor, "B T H2 W2 3"]:
-        """Change videos as prompts say, by the diffusion decoder (SDEdit, arXiv 2108.01073).
+        """Change videos as prompts say (SDEdit), by latent diffusion or the diffusion decoder.
 
         Args:
             videos: 1 + s k frames; resized and cropped to the trained size.
@@ -169,11 +170,11 @@ class VideoPipeline(ModelFolder):
             decoder_solver: "ddim", "dpm" (second order) or "ancestral".
             kept: Frames that stay as they are; with strength 1 what lies between is filled in.
         """
-        pieces, decoder = self.condition(prompts, len(videos)).texts, self.require_decoder()
-        clip = self._fit(videos)
-        told = strength, seed, decoder_steps, guidance_scale
-        edited = decoder.edit(clip, pieces, *told, solver=decoder_solver, kept=kept)
-        return to_uint8(edited).cpu()
+        texts, clip = self.condition(prompts, len(videos)).texts, self._fit(videos)
+        way = strength, seed, decoder_steps, guidance_scale, decoder_solver, kept
+        if isinstance(self.prior, LatentDiffusionPrior):
+            return self.decode(self.prior.edit(self.codec().encode(clip), texts, *way))
+        return to_uint8(self.require_decoder().edit(clip, texts, *way)).cpu()
 
     @torch.no_grad()
     def encode(
@@ -294,7 +295,5 @@ class VideoPipeline(ModelFolder):
                 "which the model was trained at",
                 stacklevel=3,
             )
-            flat = rearrange(videos, "b t h w c -> (b t) h w c")
-            flat = resize_and_crop(flat, size)
-            videos = rearrange(flat, "(b t) h w c -> b t h w c", b=len(videos))
+            videos = torch.stack([resize_and_crop(video, size) for video in videos])
         return to_model_range(videos.to(self.device))

@@ -128,9 +128,9 @@ class WindowDecoder(nn.Module, ABC):
         seed: int | list[int] = 0,
         steps: int | None = None,
         guidance_scale: float = 1.0,
-        control: Float[Tensor, "B K T H W"] | None = None,
         solver: Solver = "ddim",
         kept: Bool[Tensor, " T"] | None = None,
+        control: Float[Tensor, "B K T H W"] | None = None,
     ) -> Float[Tensor, "B 3 T H W"]:
         """Noise a clip and take the noise away as a text says: SDEdit (arXiv 2108.01073).
 
@@ -143,15 +143,13 @@ class WindowDecoder(nn.Module, ABC):
             seed: As for `decode`.
             steps: As for `decode`.
             guidance_scale: uncond + scale (cond - uncond); 1 is off.
-            control: As for `decode`.
             solver: As for `decode`.
             kept: Frames that stay as they are; with strength 1 what lies between is filled in.
+            control: As for `decode`.
 
         Raises:
             ValueError: The strength is out of range, or the decoder cannot do without tokens.
         """
-        if not 0 < strength <= 1:
-            raise ValueError(f"strength is {strength:g}, but must lie in (0, 1]")
         if self.use == "refine" or self.text is None or self.enlarge != [1, 1]:
             raise ValueError(
                 "this decoder refines or enlarges what tokens show, or reads no text; editing "
@@ -188,7 +186,9 @@ class WindowDecoder(nn.Module, ABC):
         if (wishes.control is None) != (self.control is None):
             raise ValueError("a decoder with control needs a control, no other takes one")
         steps = self.steps if sampling.steps is None else sampling.steps
-        angles = self.objective.schedule.angles(steps, sampling.start or 1.0)
+        angles = self.objective.schedule.angles(
+            steps, 1.0 if sampling.start is None else sampling.start
+        )
         generators: list[torch.Generator] | None = None
         done, shared, num_known = known, None, known_latents(known, self.temporal_stride)
         for window in cut(chunks, self.window, self.overlap, self.strides[0], num_known):

@@ -68,8 +68,13 @@ class Schedule(Configurable, ABC):
 
         Args:
             steps: Calls of the network, at least 1; equal steps in time.
-            start: The time of the first.
+            start: The time of the first, in (0, 1]: the strength of an edit.
+
+        Raises:
+            ValueError: Either is out of range.
         """
+        if not 0 < start <= 1:
+            raise ValueError(f"strength is {start:g}, but must lie in (0, 1]")
         if steps < 1:
             raise ValueError(f"steps is {steps}, but must be at least 1")
         time = torch.linspace(start, 0, steps + 1, dtype=torch.float64)
@@ -81,20 +86,24 @@ class CosineSchedule(Schedule):
 
     Args:
         offset: Share of the curve that is cut off at the clean end, where almost nothing happens.
+        shift: Factor of sigma / alpha (Hoogeboom et al. 2023, arXiv 2301.11093). Above 1 more of
+            the time goes to strong noise, where it is decided what is where and how it moves.
     """
 
     zero_terminal_snr = True
 
-    def __init__(self, offset: float = 0.008) -> None:
+    def __init__(self, offset: float = 0.008, shift: float = 1.0) -> None:
         if not 0 <= offset < 1:
             raise ValueError(f"offset is {offset:g}, but must lie in [0, 1)")
-        self.offset = offset
+        if not 0 < shift < math.inf:
+            raise ValueError(f"shift is {shift:g}, but must be above 0; 1 leaves the curve")
+        self.offset, self.shift = offset, shift
 
     def angle(self, time: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
         start = self.offset / (1 + self.offset) * math.pi / 2
         curve = start + time.double() * (math.pi / 2 - start)
         alpha = signal(curve) / math.cos(start)
-        return angle_of(alpha, (1 - alpha.square()).clamp(min=0).sqrt())
+        return angle_of(alpha, self.shift * (1 - alpha.square()).clamp(min=0).sqrt())
 
 
 class LogLinearSchedule(Schedule):

@@ -6,14 +6,24 @@ LVDM (He et al. 2022, arXiv 2211.13221); W.A.L.T (Gupta et al. 2023, arXiv 2312.
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from diffusion.condition import TextFeatures, Texts, draw_known, over_clip
 from diffusion.denoiser import Denoiser
-from diffusion.objective import DiffusionObjective
-from diffusion.sampler import beginning_with, draw_noise, guided, sample
+from diffusion.objective import DiffusionObjective, noised
+from diffusion.sampler import (
+    Guess,
+    Solver,
+    beginning_with,
+    draw_noise,
+    generators_of,
+    guided,
+    sample,
+)
+from lm.condition import Condition
 from lm.latent_prior import LatentPrior
+from lm.sequence import frames_to_sample
 
 
 class LatentDiffusionPrior(LatentPrior):
@@ -87,10 +97,53 @@ class LatentDiffusionPrior(LatentPrior):
         steps: int,
     ) -> Float[Tensor, "B D t h w"]:
         shape = len(first), self.channels, num_latent_frames, *first.shape[3:]
-        told, untold = (partial(self._velocity, texts=one) for one in (texts, [[] for _ in texts]))
-        velocity = guided(told, untold, guidance_scale)
         z = draw_noise(shape, generators).to(first)
-        return sample(beginning_with(velocity, first), z, self.objective.schedule.angles(steps))
+        guess = self._guess(first, texts, guidance_scale)
+        return sample(guess, z, self.objective.schedule.angles(steps))
+
+    @torch.no_grad()
+    def edit(
+        self,
+        latents: Float[Tensor, "B D t h w"],
+        texts: Texts,
+        strength: float,
+        seed: int | list[int] = 0,
+        steps: int | None = None,
+        guidance_scale: float = 1.0,
+        solver: Solver = "ddim",
+        kept: Bool[Tensor, " T"] | None = None,
+    ) -> Float[Tensor, "B D t h w"]:
+        """Noise latents and take the noise away as a text says: SDEdit (arXiv 2108.01073).
+
+        Args:
+            latents: Of clips, at most as long as the trained window.
+            texts: Pieces of what is to be seen.
+            strength: Time that is gone back to, in (0, 1]; 1 keeps nothing of the clips.
+            seed: Clip i draws from seed + i, or from seed[i].
+            steps: Calls of the network, all of them below `strength`.
+            guidance_scale: uncond + scale (cond - uncond); 1 is off.
+            solver: "ddim", "dpm" (second order) or "ancestral".
+            kept: Must be None: a latent stands for several frames.
+        """
+        if kept is not None:
+            raise ValueError(
+                "a prior over latents cannot keep single frames; leave kept out, or edit with a "
+                "diffusion decoder (configs/edit_decoder.yaml)"
+            )
+        self.check_condition(Condition(texts))
+        frames_to_sample(latents.shape[2], 0, self.grid[0])
+        angles = self.objective.schedule.angles(steps or self.steps, strength)
+        x = (latents - self.mean) / self.scale
+        draw = partial(draw_noise, x.shape, generators_of(seed, len(x)))
+        guess = self._guess(x[:, :, :0], texts, guidance_scale)
+        z = noised(x, draw().to(x), angles[0].to(x))
+        return sample(guess, z, angles, solver=solver, renewed=draw) * self.scale + self.mean
+
+    def _guess(
+        self, first: Float[Tensor, "B D k h w"], texts: Texts, guidance_scale: float
+    ) -> Guess:
+        told, untold = (partial(self._velocity, texts=one) for one in (texts, [[] for _ in texts]))
+        return beginning_with(guided(told, untold, guidance_scale), first)
 
     def _velocity(self, z: Tensor, angle: Tensor, texts: Texts) -> Float[Tensor, "B D t h w"]:
         output = self.predict(z, angle, texts)

@@ -69,6 +69,25 @@ def test_a_story_is_one_video(model):
     assert not torch.equal(videos[:, 9:], other[:, 9:])
 
 
+def test_a_video_is_edited_by_latent_diffusion(model, tmp_path):
+    write_video(tmp_path / "in.mp4", context(17)[0], 8.0)
+    given = [tmp_path, "--context", tmp_path / "in.mp4", "--task", "edit", "--prompt", PROMPTS[1]]
+    given += ["--strength", 0.6, "--seed", 3, "--steps", 2, "--guidance-scale", 2]
+    model.save_pretrained(tmp_path)
+    arguments = [str(part) for part in [*given, "--out", tmp_path / "out"]]
+    if isinstance(model.prior, TokenDiffusionPrior):
+        with pytest.raises(ValueError, match="decoder"):
+            sample.main(arguments)
+        return
+    sample.main(arguments)
+    latents = model.encode(decode_clip(tmp_path / "in.mp4")[None])
+    told = [model.text.encode(PROMPTS[1])], 0.6, 3, 2, 2.0
+    expected = model.decode(model.prior.edit(latents, *told))[0]
+    write_video(tmp_path / "expected.mp4", expected, 8.0)
+    found = decode_clip(tmp_path / "out" / "000.mp4")
+    assert torch.equal(found, decode_clip(tmp_path / "expected.mp4"))
+
+
 def test_a_saved_model_is_bit_for_bit_the_same(model, tmp_path):
     model.save_pretrained(tmp_path)
     again = VideoPipeline.from_pretrained(tmp_path)

@@ -17,6 +17,7 @@ from diffusion.schedule import (
 TIME = torch.linspace(0, 1, 101, dtype=torch.float64)
 SCHEDULES = {
     "cosine": CosineSchedule(),
+    "shifted cosine": CosineSchedule(shift=4.0),
     "log-linear": LogLinearSchedule(),
     "log-linear to zero": LogLinearSchedule(zero_terminal_snr=True),
 }
@@ -34,7 +35,7 @@ def test_an_angle_rises_with_time_and_keeps_the_variance(name):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["cosine", "log-linear to zero"])
+@pytest.mark.parametrize("name", ["cosine", "shifted cosine", "log-linear to zero"])
 def test_nothing_is_left_of_the_clip_at_the_last_step(name, dtype):
     last = SCHEDULES[name].angles(7)[0].to(dtype)
     assert signal(last) == 0
@@ -53,6 +54,13 @@ def test_the_cosine_is_that_of_diffusers():
     ours = signal(CosineSchedule().angle(torch.arange(1, 1001) / 1000)).square()
     # diffusers caps the last of its steps.
     torch.testing.assert_close(ours[:-1].float(), reference[:-1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_shift_takes_as_much_from_the_log_snr_everywhere():
+    plain, shifted = (
+        signal_to_noise(CosineSchedule(shift=shift).angle(TIME[1:-1])).log() for shift in (1.0, 4.0)
+    )
+    torch.testing.assert_close(plain - shifted, torch.full_like(plain, 2 * math.log(4)))
 
 
 def test_rescaling_is_that_of_diffusers():
@@ -76,7 +84,9 @@ def test_a_sampler_goes_from_the_most_noise_to_none():
     ("build", "words"),
     [
         (lambda: CosineSchedule().angles(0), "steps is 0"),
+        (lambda: CosineSchedule().angles(4, 0.0), "strength is 0"),
         (lambda: CosineSchedule(offset=1.0), "offset is 1"),
+        (lambda: CosineSchedule(shift=0.0), "shift is 0, but must be above 0"),
         (lambda: LogLinearSchedule(-1.0, 1.0), "must be below"),
     ],
 )

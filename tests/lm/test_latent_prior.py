@@ -152,3 +152,48 @@ def test_a_latent_is_drawn_from_the_state_that_training_gives_it(monkeypatch):
     rows = rows.clone()
     rows[:, 30:] += 1
     assert torch.equal(prior.states(rows, TEXTS)[:, :31], expected[:, :31])
+
+
+@pytest.fixture(params=[by_unet, by_dit], ids=["U-Net", "DiT"])
+def editor(request):
+    torch.manual_seed(0)
+    prior = request.param()
+    for p in prior.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    prior.calibrate(latents() * 3 + 1)
+    return prior.eval()
+
+
+def test_an_edit_that_keeps_nothing_is_a_sample(editor):
+    edited = editor.edit(latents(), TEXTS, 1.0, seed=5, steps=3, guidance_scale=2.0)
+    drawn = draw(editor, TEXTS, generators(5, 6), steps=3, guidance_scale=2.0)
+    torch.testing.assert_close(edited, drawn)
+
+
+def test_an_edit_is_as_far_from_its_clip_as_its_strength_says(editor):
+    moved = [
+        (editor.edit(latents(), TEXTS, strength, steps=2) - latents()).square().mean()
+        for strength in (0.05, 0.5, 1.0)
+    ]
+    assert moved[0] < 0.1 * moved[1] < 0.1 * moved[2]
+
+
+def test_an_edit_follows_its_text_and_its_seed(editor):
+    plain, text, seed = (
+        editor.edit(latents(), texts, 0.6, seed, steps=2)
+        for texts, seed in ((TEXTS, 5), ([[2], [1]], 5), (TEXTS, [5, 7]))
+    )
+    assert not torch.allclose(plain[0], text[0], atol=1e-3)
+    torch.testing.assert_close(plain[1], text[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(plain[0], seed[0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(plain[1], seed[1], atol=1e-3)
+
+
+def test_an_edit_that_cannot_be_is_refused(editor):
+    for strength in (0.0, 1.5):
+        with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
+            editor.edit(latents(), TEXTS, strength)
+    with pytest.raises(ValueError, match="cannot keep single frames; leave kept out"):
+        editor.edit(latents(), TEXTS, 0.5, kept=torch.ones(13, dtype=torch.bool))
+    with pytest.raises(ValueError, match="5 latent frames are asked for"):
+        editor.edit(latents()[:, :, [0, 1, 2, 3, 3]], TEXTS, 0.5)
