@@ -119,7 +119,7 @@ def everything_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     import encode
     import evaluate
-    import sample
+    import sample_options
     from model_folder import ModelFolder
 
     build, start = ModelFolder.__init__, Trainer.__init__
@@ -133,7 +133,7 @@ def everything_elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def started(self: Trainer, **kwargs: Any) -> None:
         start(self, **{**kwargs, "accelerator": "auto", "strategy": _strategy()})
 
-    for command in (encode, evaluate, sample):
+    for command in (encode, evaluate, sample_options):
         monkeypatch.setattr(command, "local_device", lambda: NAME)
     monkeypatch.setattr(ModelFolder, "__init__", built)
     monkeypatch.setattr(Trainer, "__init__", started)
