@@ -139,10 +139,11 @@ class DiffusionDecoder(Configurable, WindowDecoder):
             raise ValueError(
                 f"noise_correlation is {self.noise_correlation:g}, but must be in [0, 1)"
             )
-        if min(self.enlarge) < 1 or (self.use == "none" and self.enlarge != [1, 1]):
+        changes_base = self.enlarge != [1, 1] or self.base_noise > 0
+        if min(self.enlarge) < 1 or (self.use == "none" and changes_base):
             raise ValueError(
-                f"enlarge is {self.enlarge} with use: {self.use}; give whole numbers from 1 on, "
-                "and a use of the CNN's clip, which is what is enlarged"
+                f"enlarge is {self.enlarge} and base_noise {self.base_noise:g} with use: {self.use}"
+                "; give whole numbers from 1 on, and a use of the CNN's clip, which both change"
             )
         if self.spatial_stride % self.patch:
             raise ValueError(

@@ -311,6 +311,7 @@ def test_another_cnn_decoder_is_refused_where_it_is_used(decoder, tiny_tokenizer
         ({"window": 0}, "window is 0, but must be 1 or more"),
         ({"patch": 0}, "patch is 0"),
         ({"base_noise": -1.0}, "base_noise is -1"),
+        ({"base_noise": 0.5, "use": "none"}, r"base_noise 0.5 with use: none; .* a use of the CNN"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options, words):
