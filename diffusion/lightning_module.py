@@ -135,9 +135,22 @@ class DiffusionDecoderModule(TrainedModule):
             read_manifest(Path(self.start_from))
             source = load_module(Path(self.start_from) / "decoder")
             require_alike(source, self.decoder)
+            self._require_trained_control(source)
             inflate(source, self.decoder)
             self.ema.load_state_dict(EMA(self.decoder).state_dict())
         self.decoder.attach(self.tokenizer)
+
+    def _require_trained_control(self, source: DiffusionDecoder) -> None:
+        """Raise ValueError where a control is new and would stay without effect."""
+        control = self.decoder.control
+        if control is None or source.control is not None:
+            return
+        if not any(p.requires_grad for p in control.parameters()):
+            raise ValueError(
+                f"control is {control.kind!r}, which the decoder to start from has not, and "
+                "neither adapters nor trained: temporal train it, so that it would steer nothing; "
+                "leave it out, or train it first with trained: control"
+            )
 
     def exported(self) -> DiffusionDecoder:
         """Return the decoder without adapters."""

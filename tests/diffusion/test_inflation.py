@@ -58,6 +58,15 @@ def test_what_only_adds_or_changes_training_is_no_other_setting():
     require_alike(build(temporal=False), build(causal=True))
 
 
+@pytest.mark.parametrize("way", [{"trained": "temporal"}, {"adapter_rank": 2}])
+def test_a_new_control_that_nothing_trains_is_refused(pipe, tmp_path, way):
+    VideoPipeline(pipe.tokenizer, 32, 8.0, decoder=build()).save_pretrained(tmp_path)
+    told = {"start_from": str(tmp_path), **way}
+    module = DiffusionDecoderModule(build(control="edges"), "", 10, **told)
+    with pytest.raises(ValueError, match=r"control is 'edges'.*first with trained: control"):
+        module.on_fit_start()
+
+
 def test_a_control_of_another_kind_is_no_start():
     edges, coarse = build(control="edges"), build(control="low resolution")
     with pytest.raises(ValueError, match=r"control is 'low resolution', but .* 'edges'"):
