@@ -93,7 +93,7 @@ class Uses:
         Elsewhere: where no window but the next latent frame begins.
         """
         pipe = opened(self.model)
-        decoder, truth = pipe.require_decoder(), self.clip(SEAM_FRAMES)[: self.clips // 4]
+        decoder, truth = pipe.require_decoder(), self.clip(SEAM_FRAMES)[: max(1, self.clips // 4)]
         tokens, change = pipe.tokenizer.encode(truth), truth.diff(dim=2)
         begins = torch.arange(SEAM_FRAMES - 1) % decoder.temporal_stride == 0
         stride = decoder.temporal_stride * (decoder.window - decoder.overlap)

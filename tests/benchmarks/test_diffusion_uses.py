@@ -44,6 +44,11 @@ def test_untrained_windows_join_as_the_cnn_does(uses):
     assert guided.figure == pytest.approx(guided.baseline_figure, rel=0.01)
 
 
+def test_windows_are_looked_at_in_one_clip_at_least(uses):
+    uses.clips = 2
+    assert len(uses.seams()) == 2
+
+
 @pytest.mark.parametrize("name", ["larger", "faster"])
 def test_an_untrained_cascade_is_its_baseline(uses, name, monkeypatch):
     untrained = DiffusionDecoder(
