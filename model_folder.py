@@ -85,6 +85,17 @@ def _require_text_fit(prior: Prior | LatentPrior, text: TextTokenizer | None) ->
         )
 
 
+def _require_decoder_reads(decoder: DiffusionDecoder, text: TextTokenizer | None) -> None:
+    """Raise ValueError where prompts have pieces that a diffusion decoder does not know."""
+    if text is None or decoder.text is None:
+        return
+    if decoder.text.text_size < text.vocabulary_size:
+        raise ValueError(
+            f"the diffusion decoder reads {decoder.text.text_size} text pieces, but text has "
+            f"{text.vocabulary_size}; use the text that the decoder was trained with"
+        )
+
+
 class ModelFolder:
     """A tokenizer and what works on its tokens.
 
@@ -133,6 +144,7 @@ class ModelFolder:
         if decoder is not None:
             if isinstance(tokenizer, FrameTokenizer):
                 raise ValueError("a diffusion decoder needs clips; leave it out for single frames")
+            _require_decoder_reads(decoder, text)
             decoder.attach(tokenizer)
 
     @classmethod

@@ -225,3 +225,9 @@ def test_a_decoder_that_reads_pieces_is_refused_beside_states_of_a_text_encoder(
     pipe.text_encoder = object()
     with pytest.raises(ValueError, match=r"reads text pieces.*text_size: 0"):
         pipe.require_decoder()
+
+
+def test_a_decoder_that_reads_fewer_pieces_than_the_text_has_is_refused(pipe):
+    pieces = pipe.text.vocabulary_size
+    with pytest.raises(ValueError, match=f"decoder reads 10 text pieces, but text has {pieces}"):
+        with_decoder(pipe, text_size=10)
