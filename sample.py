@@ -93,9 +93,15 @@ def edit(args: Namespace) -> None:
         raise ValueError("--task edit needs --context, the video, and --prompt, what to make of it")
     pipe = VideoPipeline.from_pretrained(args.model, args.device)
     stride = pipe.tokenizer.temporal_stride
-    source = guide_frames(args.context, args.task, pipe.size, pipe.fps, stride)[: args.frames]
+    source = guide_frames(args.context, args.task, pipe.size, pipe.fps, stride)
+    frames = _first(args.frames, len(source))
+    if not 1 <= frames <= len(source):
+        raise ValueError(
+            f"{frames} frames are asked for, but {args.context} has {len(source)} that can be "
+            f"edited, 1 + {stride} k at {pipe.fps:g} a second; ask for 1 to {len(source)}"
+        )
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
-    videos = source.expand(len(prompts), *source.shape)
+    videos = source[:frames].expand(len(prompts), frames, *source.shape[1:])
     # No prior is there, so what would be the prior's is the decoder's.
     steps = _first(args.decoder_steps, args.steps)
     guidance = _first(args.decoder_guidance, args.guidance_scale)

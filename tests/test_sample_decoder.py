@@ -231,3 +231,12 @@ def test_a_decoder_that_reads_fewer_pieces_than_the_text_has_is_refused(pipe):
     pieces = pipe.text.vocabulary_size
     with pytest.raises(ValueError, match=f"decoder reads 10 text pieces, but text has {pieces}"):
         with_decoder(pipe, text_size=10)
+
+
+@pytest.mark.parametrize("frames", [-4, 0, 21])
+def test_an_edit_of_frames_that_are_not_there_is_refused(pipe, tmp_path, frames):
+    _, path = source(tmp_path)
+    asked = ["--task", "edit", "--context", path, "--prompt", PROMPT, "--decoder-steps", 1]
+    with pytest.raises(ValueError, match=f"{frames} frames are asked for, .*; ask for 1 to 17"):
+        run(with_decoder(pipe), tmp_path, *asked, "--frames", frames)
+    assert run(with_decoder(pipe), tmp_path, *asked, "--frames", 5).shape == (5, 32, 32, 3)
