@@ -62,7 +62,11 @@ class Uses:
         self.decoder_steps = decoder_steps
 
     def trained(self, name: str, recipe: str) -> VideoPipeline:
-        """Train a recipe, unless that is done, and return its model."""
+        """Train a recipe, unless that is done, and return its model.
+
+        Raises:
+            ValueError: What is done is of another number of steps or on another model.
+        """
         config = yaml.safe_load(Path(f"configs/{recipe}.yaml").read_text())
         model = config["model"]["init_args"]
         model |= {"tokenizer_folder": str(self.model), "max_steps": self.steps}
@@ -77,6 +81,7 @@ class Uses:
                 shown |= scene
             config["data"]["stages"][0]["num_frames"] = frames
         config["trainer"]["limit_val_batches"] = 1
+        _require_as_asked(self.out / name, model)
         train_once(config, self.out / name)
         return opened(self.out / name / "model")
 
@@ -208,6 +213,19 @@ class Uses:
     def base_decoder(self) -> DiffusionDecoder:
         """Return the decoder of the model that the recipes begin with."""
         return opened(self.model).require_decoder()
+
+
+def _require_as_asked(root: Path, asked: dict[str, Any]) -> None:
+    """Raise ValueError where a folder holds a training of other steps or on another model."""
+    if not (path := root / "config.yaml").is_file():
+        return
+    held = yaml.safe_load(path.read_text())["model"]["init_args"]
+    for name in ("max_steps", "tokenizer_folder"):
+        if held[name] != asked[name]:
+            raise ValueError(
+                f"{root} holds a training with {name} {held[name]}, but {asked[name]} is asked "
+                "for; give another --out"
+            )
 
 
 def opened(folder: Path) -> VideoPipeline:

@@ -44,6 +44,22 @@ def test_untrained_windows_join_as_the_cnn_does(uses):
     assert guided.figure == pytest.approx(guided.baseline_figure, rel=0.01)
 
 
+def test_a_training_of_other_steps_or_on_another_model_is_not_taken_for_this_one(uses, monkeypatch):
+    monkeypatch.setattr(diffusion_uses, "opened", lambda folder: folder)
+    root = uses.out / "edit"
+    root.mkdir()
+    (root / "seconds.json").write_text('{"seconds": 1.0, "cpu_seconds": 1.0, "done": true}')
+    held = {"max_steps": uses.steps, "tokenizer_folder": str(uses.model)}
+    (root / "config.yaml").write_text(json.dumps({"model": {"init_args": held}}))
+    assert uses.trained("edit", "edit_decoder") == root / "model"
+    longer = Uses(uses.model, uses.out, steps=2, clips=8)
+    with pytest.raises(ValueError, match="max_steps 1, but 2 is asked for; give another --out"):
+        longer.trained("edit", "edit_decoder")
+    other = Uses(uses.model / "other", uses.out, steps=1, clips=8)
+    with pytest.raises(ValueError, match=r"tokenizer_folder .*; give another --out"):
+        other.trained("edit", "edit_decoder")
+
+
 def test_windows_are_looked_at_in_one_clip_at_least(uses):
     uses.clips = 2
     assert len(uses.seams()) == 2
