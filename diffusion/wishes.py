@@ -45,8 +45,6 @@ class Sampling:
         for name, choices in (("solver", get_args(Solver)), ("joint", get_args(Joint))):
             if (choice := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} is {choice!r}, but must be one of {', '.join(choices)}")
-        if self.start is not None and not 0 < self.start <= 1:
-            raise ValueError(f"start is {self.start:g}, but must lie in (0, 1]; None edits nothing")
 
 
 class Kept(NamedTuple):

@@ -340,12 +340,6 @@ def test_a_fresh_decoder_refuses_a_tokenizer_of_other_sizes(tiny_tokenizer, code
     assert not decoder.pins.any()
 
 
-@pytest.mark.parametrize("start", [0.0, -0.5, 1.5, float("nan")])
-def test_a_start_that_is_no_time_to_go_back_to_is_refused(start):
-    with pytest.raises(ValueError, match=r"start is .*, but must lie in \(0, 1\]"):
-        Sampling(start=start)
-
-
 def test_what_cannot_be_decoded_is_refused(decoder, tokens):
     with pytest.raises(ValueError, match="steps is 0"):
         decoder.decode(tokens, steps=0)

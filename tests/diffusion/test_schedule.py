@@ -85,6 +85,8 @@ def test_a_sampler_goes_from_the_most_noise_to_none():
     [
         (lambda: CosineSchedule().angles(0), "steps is 0"),
         (lambda: CosineSchedule().angles(4, 0.0), "strength is 0"),
+        (lambda: CosineSchedule().angles(4, 1.5), "strength is 1.5"),
+        (lambda: LogLinearSchedule().angles(4, math.nan), "strength is nan"),
         (lambda: CosineSchedule(offset=1.0), "offset is 1"),
         (lambda: CosineSchedule(shift=0.0), "shift is 0, but must be above 0"),
         (lambda: LogLinearSchedule(-1.0, 1.0), "must be below"),
