@@ -114,19 +114,19 @@ def draw_known(
 def draw_dropped(
     count: int, share: float, generator: torch.Generator
 ) -> tuple[Bool[Tensor, " B"], Bool[Tensor, " B"]]:
-    """Draw whose tokens and whose texts are left out: half of a share both, so much one alone.
+    """Draw whose tokens and whose texts are left out: some both, as many texts alone.
 
-    Both together are what `Condition.blind` is; tokens alone or texts alone are left out of half of
-    the share each, as far as clips are left.
+    Both together are what `Condition.blind` is, of half of a share, but of at most a tenth of all
+    clips: where tokens are left out of many, it is so that texts are learnt alone.
 
     Args:
         count: Clips.
         share: Of the clips whose tokens are left out.
         generator: Draws.
     """
-    place = torch.rand(count, generator=generator)
-    tokens, both = place < share, place < share / 2
-    return tokens, both | (place >= share) & (place < 1.5 * share)
+    place, both = torch.rand(count, generator=generator), min(share / 2, 0.1)
+    tokens, texts = place < share, (place < both) | (place >= share) & (place < share + both)
+    return tokens, texts
 
 
 def corrupted(

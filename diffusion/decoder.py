@@ -54,7 +54,7 @@ class DiffusionDecoder(Configurable, WindowDecoder):
         corruption: Up to this share of the tokens is replaced by random ones in training, as those
             that a prior samples are not always right.
         dropout: Share of the training clips whose tokens are left out, so that guidance works; half
-            of them are without text too, and half as many again without text alone.
+            of them, a tenth of all at most, are without text too, and as many without text alone.
         known_share: Share of the training clips whose first latent frames, from one to all but one,
             are given without noise, as an overlap is.
         noise_correlation: Of the noise in any two frames of a clip, in [0, 1).
