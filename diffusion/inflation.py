@@ -1,23 +1,26 @@
-"""From a trained network to one that can do more and starts as good, such as images to video.
+"""From a trained network to one that can do more and starts as good: video, control, more pixels.
 
 Align your Latents (Blattmann et al. 2023, arXiv 2304.08818) and before it Make-A-Video: the layers
 for space are taken over, those for time start as identity.
 """
 
+import math
 from typing import Any
 
-from torch import nn
+from einops import repeat
+from torch import Tensor, nn
 
-from diffusion.condition import FramePhases
+from diffusion.condition import FramePhases, TokenFeatures
 from diffusion.decoder import DiffusionDecoder
 
 
 def inflate(source: nn.Module, target: nn.Module) -> None:
     """Give a module the weights of another that may lack what starts as identity.
 
-    That is the layers for time, a control and adapters. So before training, a module for video does
-    with each frame what its counterpart for images did; where it also leaves frames out on the way,
-    with a still clip.
+    That is the layers for time, a control, the level of noise on the CNN's clip and adapters. So
+    before training, a module for video does with each frame what its counterpart for images did;
+    where it also leaves frames out on the way, with a still clip. In a cascade a code says to each
+    of the more places what it said to the one that they were.
 
     Args:
         source: A denoiser, or a diffusion decoder; one for images has `temporal` false.
@@ -27,9 +30,12 @@ def inflate(source: nn.Module, target: nn.Module) -> None:
         ValueError: The two do not belong together.
     """
     values, added, phases = source.state_dict(), additions(target), _phases(target)
+    sides = _sides(target)
     state, lacking = {}, []
     for name, held in target.state_dict().items():
         value = values.pop(name.replace(".base_layer.", "."), None)
+        if value is not None and name in sides:
+            value = _repeated(value, held, sides[name])
         if value is not None and value.shape == held.shape:
             state[name] = value
         elif name not in (added if value is None else phases):
@@ -51,6 +57,8 @@ def require_alike(source: DiffusionDecoder, target: DiffusionDecoder) -> None:
         ValueError: A setting that gives no weight another shape differs.
     """
     theirs, ours = _settings(source), _settings(target)
+    if source.enlarge == [1, 1]:  # a cascade starts from the decoder whose clips it enlarges
+        theirs["enlarge"] = ours["enlarge"]
     if not source.network.config["arguments"].get("temporal", True):
         theirs["causal"] = ours["causal"]
     if source.control is None or target.control is None:
@@ -92,13 +100,33 @@ def additions(module: nn.Module) -> set[str]:
         or getattr(part, "is_addition", False)
         or "lora_" in place
         for name in part.state_dict()
-    }
+    } | {name for name, _ in module.named_parameters() if name.split(".")[-1] == "noise_read"}
 
 
 def _phases(module: nn.Module) -> set[str]:
     """Name the vectors of frames, of which another stride has another number."""
     places = [name for name, part in module.named_modules() if isinstance(part, FramePhases)]
     return {f"{place}.vectors".lstrip(".") for place in places}
+
+
+def _sides(module: nn.Module) -> dict[str, int]:
+    """Name what lays a code's vector over places, and on how many of them on a side."""
+    return {
+        f"{place}.spread.{name}".lstrip("."): part.scale[1]
+        for place, part in module.named_modules()
+        if isinstance(part, TokenFeatures)
+        for name in part.spread.state_dict()
+    }
+
+
+def _repeated(value: Tensor, held: Tensor, side: int) -> Tensor:
+    """Return what lays a vector over places for so many on a side, where it is for less of them."""
+    width = len(held) // side**2
+    less = math.isqrt(len(value) // width)
+    if less == 0 or side % less or less**2 * width != len(value):
+        return value
+    more = side // less
+    return repeat(value, "(p q d) ... -> (p r q s d) ...", p=less, q=less, r=more, s=more)
 
 
 def temporal_parameters(module: nn.Module) -> set[str]:

@@ -11,6 +11,7 @@ from diffusion import (
     UNet3D,
     inflate,
 )
+from diffusion.condition import Condition, fold
 from diffusion.inflation import require_alike
 from pipeline import VideoPipeline
 
@@ -26,7 +27,6 @@ OTHERS = {
     "use": {"use": "none"},
     "whiten": {"whiten": True},
     "patch": {"patch": 2},
-    "enlarge": {"enlarge": [1, 2]},
     "prediction": {"objective": DiffusionObjective(prediction="x")},
     "schedule": {"objective": DiffusionObjective(LogLinearSchedule(zero_terminal_snr=True))},
     "causal": {"causal": True},
@@ -45,6 +45,49 @@ def test_what_is_said_is_ours_and_then_theirs():
         require_alike(build(), build(use="none"))
 
 
+def test_a_cascade_starts_from_the_decoder_that_it_enlarges_alone():
+    for enlarge in ([1, 2], [2, 1]):
+        require_alike(build(), build(enlarge=enlarge, base_noise=0.1))
+        with pytest.raises(ValueError, match=r"^enlarge is \[1, 1\], but"):
+            require_alike(build(enlarge=enlarge), build())
+
+
+@pytest.mark.parametrize("enlarge", [[1, 2], [2, 1], [2, 2]])
+def test_a_cascade_begins_with_what_its_decoder_does_with_the_larger_clip(enlarge):
+    faster, larger = enlarge
+    source, cascade = build(), build(enlarge=enlarge, base_noise=0.1)
+    for p in source.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    # Vectors of frames start anew in a cascade that has other ones.
+    source.tokens.phases.vectors.data.zero_()
+    inflate(source, cascade)
+    tokens = torch.randint(200, (2, 3, 2, 2))
+    dropped = torch.tensor([False, True])
+    plain = source.tokens(tokens, dropped)
+    found = cascade.tokens(tokens, dropped)
+    repeated = plain.repeat_interleave(larger, 3).repeat_interleave(larger, 4)
+    assert torch.equal(found[:, :, ::faster], repeated)
+    # The rest of the network is told the same, and does the same.
+    z = torch.randn(2, 3, 1 + 4 * faster * 2, 16 * larger, 16 * larger)
+    angle = torch.full(z.shape[::2][:1] + z.shape[2:3], 0.7)
+    level = torch.tensor([0.05, 0.1])
+    condition = Condition(tokens, torch.zeros_like(z), dropped, [[], []], level)
+    features = cascade.pixels(fold(z, 4)) + found + cascade.reads(fold(condition.base, 4))
+    torch.testing.assert_close(
+        cascade.network(features, angle, None), source.network(features, angle, None)
+    )
+    assert torch.equal(
+        cascade.predict(z, angle, condition),
+        cascade.predict(z, angle, condition._replace(base_noise=torch.zeros(2))),
+    )
+
+
+def test_a_decoder_of_other_codes_fits_no_cascade():
+    other = DiffusionDecoder(UNet3D([32], [1]), 200, [4, 8], token_width=32, enlarge=[1, 2])
+    with pytest.raises(ValueError, match=r"tokens\.spread\.weight.* of another shape"):
+        inflate(build(), other)
+
+
 def test_training_refuses_to_start_from_a_decoder_of_other_settings(pipe, tmp_path):
     VideoPipeline(pipe.tokenizer, 32, 8.0, decoder=build()).save_pretrained(tmp_path)
     module = DiffusionDecoderModule(build(use="read"), "", 10, start_from=str(tmp_path))
@@ -54,7 +97,7 @@ def test_training_refuses_to_start_from_a_decoder_of_other_settings(pipe, tmp_pa
 
 def test_what_only_adds_or_changes_training_is_no_other_setting():
     require_alike(build(), build(window=2, noise_correlation=0.5, control="edges", dropout=0.5))
-    require_alike(build(), build(objective=DiffusionObjective(), enlarge=[1, 1]))
+    require_alike(build(), build(objective=DiffusionObjective(), enlarge=[1, 1], base_noise=0.1))
     require_alike(build(temporal=False), build(causal=True))
 
 
