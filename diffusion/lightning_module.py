@@ -181,38 +181,41 @@ class DiffusionDecoderModule(TrainedModule):
         size, stride = min(decoder.window, tokens.shape[1]), decoder.temporal_stride
         first = int(torch.randint(tokens.shape[1] - size + 1, (), generator=generator))
         frames = slice(stride * first, stride * (first + size - 1) + 1)
-        texts = None
-        if self.text is not None and decoder.text is not None:  # the prior's training cuts alike
-            window = decoder.text.text_window
-            texts = [self.text.encode(caption)[:window] for caption in batch.captions]
         return Windowed(
             batch.clip[:, :, frames],
             tokens[:, first : first + size],
             base[:, :, frames],
             generator,
-            texts,
+            self._texts(batch.captions),
             decoder.control.pictures(batch.clip[:, :, frames]) if decoder.control else None,
         )
+
+    def _texts(self, captions: list[str]) -> Texts | None:
+        """Return the pieces of captions, as many as fit, for a decoder that reads text."""
+        if self.text is None or self.decoder.text is None:
+            return None
+        window = self.decoder.text.text_window
+        return [self.text.encode(caption)[:window] for caption in captions]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         with self.ema.applied(self.decoder), autocast(self.device):
             loss = self.loss_of(self._window(batch, batch_idx))
             self.log("val/loss", loss, batch_size=len(batch.clip), sync_dist=True)
             if batch_idx == 0:
-                self._compare(batch.clip[:4])
+                self._compare(batch.clip[:4], self._texts(batch.captions[:4]))
 
     def on_validation_epoch_end(self) -> None:
         for name, metric in (("psnr", self.val_psnr), ("psnr_cnn", self.val_psnr_cnn)):
             self.log(f"val/{name}", metric.compute(), prog_bar=True)
             metric.reset()
 
-    def _compare(self, clip: Float[Tensor, "B 3 T H W"]) -> None:
+    def _compare(self, clip: Float[Tensor, "B 3 T H W"], texts: Texts | None) -> None:
         """Decode a few clips by both decoders."""
         tokens = self.tokenizer.encode(reduced(clip, *self.decoder.enlarge))
         plain = enlarged(self.tokenizer.decode(tokens).float(), *self.decoder.enlarge)
         control = self.decoder.control.pictures(clip) if self.decoder.control else None
         steps = min(VAL_STEPS, self.decoder.steps)
-        sampled = self.decoder.decode(tokens, steps=steps, control=control)
+        sampled = self.decoder.decode(tokens, steps=steps, texts=texts, control=control)
         truth, cnn, ours = (to_uint8(x.clamp(-1, 1)) for x in (clip, plain, sampled))
         self.val_psnr.update(ours, truth)
         self.val_psnr_cnn.update(cnn, truth)

@@ -83,9 +83,23 @@ def test_both_decoders_are_compared_where_a_control_steers_one(tiny_tokenizer, c
     one = module(tiny_tokenizer, control="edges")
     one.decoder.attach(tiny_tokenizer)
     with torch.no_grad():
-        one._compare(clip)
+        one._compare(clip, None)
     assert 0 < one.val_psnr_cnn.compute() < 40
     assert one.val_psnr.compute() != one.val_psnr_cnn.compute()
+
+
+def test_a_decoder_that_reads_text_is_validated_with_it(tiny_tokenizer, clip, monkeypatch):
+    one = module(tiny_tokenizer)
+    one.decoder.text = SimpleNamespace(text_window=2)
+    one.text = SimpleNamespace(encode=lambda caption: [len(caption)] * 3)
+    told = []
+    monkeypatch.setattr(
+        one.decoder, "decode", lambda *_, texts, **__: told.append(texts) or torch.zeros_like(clip)
+    )
+    monkeypatch.setattr(one, "loss_of", lambda window: torch.zeros(()))
+    monkeypatch.setattr(one, "log", lambda *_, **__: None)
+    one.validation_step(Batch(clip, ["red"]), 0)
+    assert told == [[[3, 3]]]
 
 
 def test_the_tokenizer_is_not_trained(tiny_tokenizer, batch):
