@@ -34,7 +34,7 @@ from diffusion.windows import (
 from diffusion.wishes import Joint, Kept, Sampling, Wishes, known_latents
 from layers.resizing import enlarged
 
-GUIDANCE_WEIGHT = 4.0  # of reconstruction guidance
+GUIDANCE_WEIGHT = 4.0  # of reconstruction guidance; half of it where frames share noise
 
 
 class WindowDecoder(nn.Module, ABC):
@@ -251,7 +251,9 @@ class WindowDecoder(nn.Module, ABC):
         where = where[None, None, :, None, None]
         if sampling.joint == "replaced":
             return replaced(guess, whole, where, noise)
-        return reconstruction_guided(guess, whole, where, noise, GUIDANCE_WEIGHT)
+        shared = self.noise_correlation
+        weight = GUIDANCE_WEIGHT / 2 if shared else GUIDANCE_WEIGHT
+        return reconstruction_guided(guess, whole, where, noise, weight, shared)
 
     def _known(
         self, window: Window, given: Float[Tensor, "B 3 K H W"], kept: Kept | None

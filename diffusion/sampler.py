@@ -214,11 +214,15 @@ def reconstruction_guided(
     where: Bool[Tensor, "#B 1 T #H #W"],
     noise: Float[Tensor, "B C T H W"],
     weight: float,
+    correlation: float = 0.0,
 ) -> Guess:
     """Wrap a guess so that the unknown part is pulled to where the known part is guessed right.
 
     Ho et al. 2022 (arXiv 2204.03458), Eq. 7: x_b - (w alpha / 2) grad_{z_b} |x_a - guess_a(z)|^2.
     Through a causal network nothing flows from later frames to earlier ones: the gradient is 0.
+    Where frames share noise of covariance S, the square is |.|^2 of S_a^-1 and the gradient becomes
+    S grad, as it is where S = 1 in coordinates in which no noise is shared; without that, it does
+    no more than replacement.
 
     Args:
         guess: The network, differentiable.
@@ -226,6 +230,7 @@ def reconstruction_guided(
         where: Where it is.
         noise: What the known part is noised with.
         weight: w of the equation; 0 is `replaced`.
+        correlation: Of the noise in any two frames, as in `correlated`.
 
     Raises:
         ValueError: torch.inference_mode is on, within which there are no gradients.
@@ -235,15 +240,21 @@ def reconstruction_guided(
             "reconstruction guidance takes a gradient, which torch.inference_mode forbids; use "
             "torch.no_grad instead"
         )
+    # S_a^-1 of n known frames is 1 - share, over 1 - correlation (Sherman and Morrison).
+    count = where.sum(2, keepdim=True).to(known)
+    share = correlation / (1 - correlation + correlation * count)
 
     def inner(z: Tensor, angle: Tensor) -> Tensor:
         z = torch.where(where, noised(known, noise, angle), z)
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             x = guess(z, angle)
-            error = torch.where(where, known - x, 0).square().sum()
-            (gradient,) = torch.autograd.grad(error, z)
-        x = x.detach() - weight * signal(angle) / 2 * gradient
+            error = torch.where(where, known - x, 0)
+            common = torch.where(where, share * error.sum(2, keepdim=True), 0)
+            square = (error * (error - common)).sum() / (1 - correlation)
+            (gradient,) = torch.autograd.grad(square, z)
+        total = correlation * gradient.sum(2, keepdim=True)
+        x = x.detach() - weight * signal(angle) / 2 * ((1 - correlation) * gradient + total)
         return torch.where(where, known, x)
 
     return inner

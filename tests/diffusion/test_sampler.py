@@ -188,6 +188,65 @@ def test_reconstruction_guidance_extends_better_than_replacement():
     assert by_guidance < 0.5 * by_replacement
 
 
+@pytest.mark.parametrize("shared", [0.5, 0.9, 0.99])
+def test_reconstruction_guidance_knows_what_noise_frames_share(shared):
+    """A walk of nine frames, of which five are known: how far the others are from their mean."""
+    frames, known_frames, count = 9, 5, 3000
+    apart = (torch.arange(frames)[:, None] - torch.arange(frames)).abs()
+    walk = torch.exp(-apart.double() / 5)
+    mixed = shared + (1 - shared) * torch.eye(frames, dtype=torch.float64)
+
+    def drawn(covariance, seed):
+        rows = start(count, frames, seed=seed) @ torch.linalg.cholesky(covariance).T
+        return rows[:, None, :, None, None]
+
+    def guess(z, angle):
+        alpha, sigma = signal(angle), noise_level(angle)
+        gain = alpha * walk @ torch.linalg.inv(alpha**2 * walk + sigma**2 * mixed)
+        return torch.einsum("s t, b c t h w -> b c s h w", gain, z)
+
+    known, noise = drawn(walk, 1), drawn(mixed, 2)
+    where = (torch.arange(frames) < known_frames).view(1, 1, frames, 1, 1)
+    first, rest = slice(None, known_frames), slice(known_frames, None)
+    gain = walk[rest, first] @ torch.linalg.inv(walk[first, first])
+    mean = known[:, 0, first, 0, 0] @ gain.T
+
+    def miss(wrapped):
+        found = sample(wrapped, noise, CosineSchedule().angles(100))[:, 0, rest, 0, 0]
+        return (found - mean).square().mean()
+
+    by_replacement = miss(replaced(guess, known, where, noise))
+    unaware = miss(reconstruction_guided(guess, known, where, noise, 2.0))
+    by_guidance = miss(reconstruction_guided(guess, known, where, noise, 2.0, shared))
+    assert by_guidance < 0.7 * by_replacement
+    assert by_guidance < 0.8 * unaware
+
+
+def test_shared_noise_is_guided_as_in_coordinates_that_do_not_share_it():
+    """S^-1/2 z has noise of its own in each coordinate; there the equation is the plain one."""
+    shared, frames, weight = 0.8, 4, 3.0
+    angle = torch.tensor(0.7, dtype=torch.float64)
+    covariance = shared + (1 - shared) * torch.eye(frames, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(covariance)
+    root = vectors @ values.sqrt().diag() @ vectors.T
+    mix = start(frames, frames, seed=4)
+    known, noise, z = (start(2, 1, frames, 1, 1, seed=seed) for seed in (1, 2, 3))
+    where = (torch.arange(frames) < 2).view(1, 1, frames, 1, 1)
+
+    def guess(z, angle):
+        return torch.tanh(torch.einsum("s t, b c t h w -> b c s h w", mix, z))
+
+    found = reconstruction_guided(guess, known, where, noise, weight, shared)(z, angle)
+    entering = torch.where(where, noised(known, noise, angle), z)[:, 0, :, 0, 0]
+    own = (entering @ torch.linalg.inv(root)).requires_grad_()
+    x = guess((own @ root)[:, None, :, None, None], angle)[:, 0, :, 0, 0]
+    missed = (known[:, 0, :, 0, 0] - x)[:, :2]
+    square = (missed @ torch.linalg.inv(covariance[:2, :2]) * missed).sum()
+    (gradient,) = torch.autograd.grad(square, own)
+    expected = x - weight * signal(angle) / 2 * gradient @ root
+    torch.testing.assert_close(found[:, 0, 2:, 0, 0], expected[:, 2:])
+
+
 def test_reconstruction_guidance_follows_its_equation():
     known, noise, z = (start(3, 1, 2, 1, 1, seed=seed) for seed in (1, 2, 3))
     where = torch.tensor([True, False]).view(1, 1, 2, 1, 1)
