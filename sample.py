@@ -55,8 +55,9 @@ from tokenizer.token_file import TokenReader
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
-    args = parser(__doc__).parse_args(arguments)
-    refuse_unread(args)
+    options = parser(__doc__)
+    args = options.parse_args(arguments)
+    refuse_unread(args, options)
     TASKS[args.task](args)
 
 
@@ -102,7 +103,7 @@ def edit(args: Namespace) -> None:
         )
     prompts = [prompt for prompt in args.prompt for _ in range(args.num)]
     videos = source[:frames].expand(len(prompts), frames, *source.shape[1:])
-    # No prior is there, so what would be the prior's is the decoder's.
+    # One network edits, so steps and guidance are its own, the prior's or the decoder's.
     steps = _first(args.decoder_steps, args.steps)
     guidance = _first(args.decoder_guidance, args.guidance_scale)
     told = args.strength, args.seed, guidance, steps, args.decoder_solver

@@ -64,11 +64,11 @@ def parser(description: str | None = None) -> ArgumentParser:
     return parser
 
 
-def refuse_unread(args: Namespace) -> None:
+def refuse_unread(args: Namespace, options: ArgumentParser) -> None:
     """Raise ValueError where an option is given that the task does not read."""
-    every, read = parser(), READ.get(args.task)
+    read = READ.get(args.task)
     for name, value in vars(args).items():
         unread = name in UNSAMPLED if read is None else name not in (*EVERYWHERE, *read.split())
-        if unread and value != every.get_default(name):
+        if unread and value != options.get_default(name):
             flag = f"--{name.replace('_', '-')}"
             raise ValueError(f"--task {args.task} does not read {flag}; leave it out")

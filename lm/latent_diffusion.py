@@ -23,6 +23,7 @@ from diffusion.sampler import (
 )
 from lm.condition import Condition
 from lm.latent_prior import LatentPrior
+from lm.sampling import Sampling
 from lm.sequence import frames_to_sample
 
 
@@ -132,7 +133,8 @@ class LatentDiffusionPrior(LatentPrior):
             )
         self.check_condition(Condition(texts))
         frames_to_sample(latents.shape[2], 0, self.grid[0])
-        angles = self.objective.schedule.angles(steps or self.steps, strength)
+        steps = self.calls(Sampling(steps=steps))
+        angles = self.objective.schedule.angles(steps, strength)
         x = (latents - self.mean) / self.scale
         draw = partial(draw_noise, x.shape, generators_of(seed, len(x)))
         guess = self._guess(x[:, :, :0], texts, guidance_scale)

@@ -117,10 +117,11 @@ def test_an_option_that_the_task_does_not_read_is_refused(tmp_path, task, option
 
 
 def test_a_task_takes_what_it_reads():
+    options = parser()
     for task, read in READ.items():
-        told = parser().parse_args(["model", "--task", task])
+        told = options.parse_args(["model", "--task", task])
         vars(told).update(dict.fromkeys(read.split(), "anything"))
-        refuse_unread(told)
+        refuse_unread(told, options)
 
 
 def source(tmp_path):

@@ -24,14 +24,18 @@ def by_token():
     return TokenDiffusionPrior(transformer, 3, [4, 4, 4], text_size=9, head_width=16, head_depth=1)
 
 
-@pytest.fixture(params=[by_unet, by_dit, by_token], ids=["U-Net", "DiT", "per token"])
-def prior(request):
+def ready(build):
     torch.manual_seed(0)
-    prior = request.param()
+    prior = build()
     for p in prior.parameters():
         p.data.add_(0.1 * torch.randn_like(p))
     prior.calibrate(latents() * 3 + 1)
     return prior.eval()
+
+
+@pytest.fixture(params=[by_unet, by_dit, by_token], ids=["U-Net", "DiT", "per token"])
+def prior(request):
+    return ready(request.param)
 
 
 def latents():
@@ -156,12 +160,7 @@ def test_a_latent_is_drawn_from_the_state_that_training_gives_it(monkeypatch):
 
 @pytest.fixture(params=[by_unet, by_dit], ids=["U-Net", "DiT"])
 def editor(request):
-    torch.manual_seed(0)
-    prior = request.param()
-    for p in prior.parameters():
-        p.data.add_(0.1 * torch.randn_like(p))
-    prior.calibrate(latents() * 3 + 1)
-    return prior.eval()
+    return ready(request.param)
 
 
 def test_an_edit_that_keeps_nothing_is_a_sample(editor):
@@ -193,6 +192,8 @@ def test_an_edit_that_cannot_be_is_refused(editor):
     for strength in (0.0, 1.5):
         with pytest.raises(ValueError, match=r"must lie in \(0, 1\]"):
             editor.edit(latents(), TEXTS, strength)
+    with pytest.raises(ValueError, match="steps"):
+        editor.edit(latents(), TEXTS, 0.5, steps=0)
     with pytest.raises(ValueError, match="cannot keep single frames; leave kept out"):
         editor.edit(latents(), TEXTS, 0.5, kept=torch.ones(13, dtype=torch.bool))
     with pytest.raises(ValueError, match="5 latent frames are asked for"):
