@@ -168,6 +168,28 @@ def pixels(clip: Float[Tensor, "B 3 T H W"]) -> Clips:
     return to_uint8(clip.float().clamp(-1, 1)).cpu()
 
 
+def frechet(features: nn.Module, made: Clips, real: Clips) -> float:
+    """Return the Frechet distance over features, which are read off some clips at a time."""
+    features.to(local_device())
+    true, drawn = (
+        batched(lambda part, _: features(part.to(local_device())).double().cpu(), clips)
+        for clips in (real, made)
+    )
+    return float(feature_distance(true, drawn))
+
+
+def batched(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
+    """Call on so many rows at a time."""
+    slices = [slice(start, start + BATCH) for start in range(0, len(rows), BATCH)]
+    return torch.cat([call(rows[part], part) for part in slices])
+
+
+def decoded(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
+    """Call on so many rows at a time, in the precision that the machine is fast in."""
+    with autocast(torch.device(local_device())):
+        return batched(call, rows)
+
+
 def store(rows: list[dict[str, Any]], facts: str, out: Path) -> None:
     """Write the table as JSON and as Markdown."""
     out.mkdir(parents=True, exist_ok=True)

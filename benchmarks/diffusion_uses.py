@@ -1,8 +1,9 @@
 """What a diffusion decoder can do else: python -m benchmarks.diffusion_uses runs/demo/model.
 
 Of a model folder with a decoder (configs/demo_decoder.yaml) it measures how windows join. The
-recipes of configs/ for editing, control and cascades, twice the pixels and twice the frames, are
-trained once, and each is measured on held-out captioned shapes beside an answer that needs less.
+recipes of configs/ for editing, control, few steps and cascades, twice the pixels and twice the
+frames, are trained once, and each is measured on held-out captioned shapes beside an answer that
+needs less, or one that takes longer.
 """
 
 import argparse
@@ -13,27 +14,25 @@ from typing import Any
 
 import torch
 import yaml
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from benchmarks.comparison import Clips, Row, compare, psnr
-from benchmarks.diffusion_measure import extractors_of, pixels
+from benchmarks.diffusion_measure import decoded, extractors_of, frechet, pixels
 from benchmarks.train_once import train_once
 from data.shapes import ALL_COMBINATIONS, Shapes
 from data.video import to_model_range
 from diffusion.control import edges
 from diffusion.decoder import DiffusionDecoder
 from diffusion.decoding import Joint
-from evaluation.frechet import feature_distance
 from evaluation.prompts import obedience
 from layers.processes import local_device
 from layers.resizing import enlarged, reduced
 from pipeline import VideoPipeline
 from tokenizer import Tokenizer
-from training.precision import autocast
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
-BATCH, SEAM_FRAMES = 16, 41
+SEAM_FRAMES, MANY_STEPS = 41, 50
 HALF_RATE: dict[str, Any] = {"speed": (1.0, 1.5)}
 TWICE_THE_SIZE: dict[str, Any] = {
     "size": 128,
@@ -181,34 +180,40 @@ class Uses:
         ]
 
     @torch.no_grad()
+    def fewer(self) -> list[Row]:
+        """A decoder distilled to few steps, beside the one it learnt from in many and in as few."""
+        pipe, teacher, truth = (
+            self.trained("fewer", "distilled_decoder"),
+            self.base_decoder(),
+            self.clip(17),
+        )
+        student, tokens = pipe.require_decoder(), pipe.tokenizer.encode(truth)
+        ours, task = _drawn(student, tokens, student.steps), f"distilled, {student.steps} steps"
+        return [
+            row
+            for steps in (MANY_STEPS, student.steps)
+            for row in _beside(
+                task, ours, f"{steps} steps", _drawn(teacher, tokens, steps), truth, pipe
+            )
+        ]
+
+    @torch.no_grad()
     def cascade(self, name: str) -> list[Row]:
         """Twice the pixels or the frames, beside what the smaller decoders give, enlarged."""
         factors, frames, scene = CASCADES[name]
-        pipe = self.trained(name, "cascade_decoder")
-        truth = self.clip(frames, **scene)
-        tokens, real = pipe.tokenizer.encode(reduced(truth, *factors)), pixels(truth)
+        pipe, truth = self.trained(name, "cascade_decoder"), self.clip(frames, **scene)
+        tokens, steps = pipe.tokenizer.encode(reduced(truth, *factors)), self.decoder_steps
+        ours, task = _drawn(pipe.require_decoder(), tokens, steps), f"cascade, {name}"
         than = "bicubic" if name == "larger" else "blended frames"
-
-        def drawn(decoder: DiffusionDecoder) -> Tensor:
-            return decoded(
-                lambda part, rows: decoder.decode(part, rows.start, self.decoder_steps), tokens
-            )
-
-        ours = pixels(drawn(pipe.require_decoder()))
         smaller = {
             f"CNN, {than}": decoded(lambda part, _: pipe.tokenizer.decode(part), tokens),
-            f"diffusion, {than}": drawn(self.base_decoder()),
+            f"diffusion, {than}": _drawn(self.base_decoder(), tokens, steps),
         }
-        assert isinstance(pipe.tokenizer, Tokenizer)
-        rows, extractors = [], extractors_of(pipe.tokenizer)
-        for baseline, clip in smaller.items():
-            base = pixels(enlarged(clip, *factors))
-            name_of = f"cascade, {name}"
-            rows.append(Row(name_of, "PSNR, dB", psnr(ours, real), baseline, psnr(base, real)))
-            for key, features in extractors.items():
-                figures = [_distance(features, made, real) for made in (ours, base)]
-                rows.append(Row(name_of, f"frechet_{key}", figures[0], baseline, figures[1]))
-        return rows
+        return [
+            row
+            for baseline, clip in smaller.items()
+            for row in _beside(task, ours, baseline, enlarged(clip, *factors), truth, pipe)
+        ]
 
     def base_decoder(self) -> DiffusionDecoder:
         """Return the decoder of the model that the recipes begin with."""
@@ -233,26 +238,24 @@ def opened(folder: Path) -> VideoPipeline:
     return VideoPipeline.from_pretrained(folder).to(local_device())
 
 
-def _distance(features: nn.Module, made: Clips, real: Clips) -> float:
-    """Return the Frechet distance, over features that are read off some clips at a time."""
-    features.to(local_device())
-    true, drawn = (
-        batched(lambda part, _: features(part.to(local_device())).double().cpu(), clips)
-        for clips in (real, made)
-    )
-    return float(feature_distance(true, drawn))
+def _drawn(
+    decoder: DiffusionDecoder, tokens: Int[Tensor, "B t h w"], steps: int
+) -> Float[Tensor, "B 3 T H W"]:
+    """Return what a decoder makes of tokens."""
+    return decoded(lambda part, rows: decoder.decode(part, rows.start, steps), tokens)
 
 
-def batched(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
-    """Call on so many rows at a time."""
-    slices = [slice(start, start + BATCH) for start in range(0, len(rows), BATCH)]
-    return torch.cat([call(rows[part], part) for part in slices])
-
-
-def decoded(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
-    """Call on so many rows at a time, in the precision that the machine is fast in."""
-    with autocast(torch.device(local_device())):
-        return batched(call, rows)
+def _beside(
+    task: str, ours: Tensor, baseline: str, theirs: Tensor, truth: Tensor, pipe: VideoPipeline
+) -> list[Row]:
+    """Return how near to the truth our clips are, and those of a baseline."""
+    assert isinstance(pipe.tokenizer, Tokenizer)
+    made, base, real = map(pixels, (ours, theirs, truth))
+    rows = [Row(task, "PSNR, dB", psnr(made, real), baseline, psnr(base, real))]
+    for name, features in extractors_of(pipe.tokenizer).items():
+        figure, other = (frechet(features, clips, real) for clips in (made, base))
+        rows.append(Row(task, f"frechet_{name}", figure, baseline, other))
+    return rows
 
 
 def overlap(found: Tensor, wanted: Tensor) -> float:
@@ -270,7 +273,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=600, help="of each training")
     parser.add_argument("--clips", type=int, default=128, help="that are measured")
     parser.add_argument("--decoder-steps", type=int, default=20, help="calls a window")
-    parser.add_argument("--uses", nargs="+", choices=["seams", "edit", "control", *CASCADES])
+    parser.add_argument(
+        "--uses", nargs="+", choices=["seams", "edit", "control", "fewer", *CASCADES]
+    )
     parser.add_argument("--json", type=Path, help="file to write the rows into")
     return parser
 
@@ -283,6 +288,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
         "seams": uses.seams,
         "edit": uses.edits,
         "control": uses.controls,
+        "fewer": uses.fewer,
         **{name: partial(uses.cascade, name) for name in CASCADES},
     }
     return compare([measures[name] for name in args.uses or measures], args.json)

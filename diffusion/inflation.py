@@ -72,6 +72,7 @@ def require_alike(source: DiffusionDecoder, target: DiffusionDecoder) -> None:
 
 
 def _settings(decoder: DiffusionDecoder) -> dict[str, Any]:
+    network = decoder.network.config["arguments"]
     return {
         "use": decoder.use,
         "whiten": decoder.whitening is not None,
@@ -79,7 +80,8 @@ def _settings(decoder: DiffusionDecoder) -> dict[str, Any]:
         "enlarge": list(decoder.enlarge),
         "prediction": decoder.objective.prediction,
         "schedule": decoder.objective.schedule.config,
-        "causal": decoder.network.config["arguments"].get("causal", False),
+        "causal": network.get("causal", False),
+        "network.window": network.get("window"),
         "control": None if decoder.control is None else decoder.control.kind,
     }
 

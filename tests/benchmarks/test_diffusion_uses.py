@@ -109,7 +109,9 @@ def test_a_decoder_without_control_is_its_baseline(uses, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Attribute '.*' is an instance of `nn.Module`")
-@pytest.mark.parametrize(("use", "count"), [("control", 2), ("larger", 6), ("faster", 6)])
+@pytest.mark.parametrize(
+    ("use", "count"), [("control", 2), ("fewer", 6), ("larger", 6), ("faster", 6)]
+)
 def test_each_recipe_trains_on_the_model(model, tmp_path, use, count):
     arguments = ["--steps", "1", "--decoder-steps", "1", "--clips", "2", "--out", str(tmp_path)]
     assert len(diffusion_uses.main([str(model), *arguments, "--uses", use])) == count

@@ -7,6 +7,7 @@ from diffusion import (
     DiffusionDecoder,
     DiffusionDecoderModule,
     DiffusionObjective,
+    DiT,
     LogLinearSchedule,
     UNet3D,
     inflate,
@@ -50,6 +51,13 @@ def test_a_cascade_starts_from_the_decoder_that_it_enlarges_alone():
         require_alike(build(), build(enlarge=enlarge, base_noise=0.1))
         with pytest.raises(ValueError, match=r"^enlarge is \[1, 1\], but"):
             require_alike(build(enlarge=enlarge), build())
+
+
+def test_attention_over_other_windows_is_no_start():
+    narrow, wide = (DiffusionDecoder(DiT(64, 1, 2, window), 200, [4, 8]) for window in (2, 4))
+    with pytest.raises(ValueError, match=r"^network\.window is 4, but .* trained with 2"):
+        require_alike(narrow, wide)
+    require_alike(wide, wide)
 
 
 @pytest.mark.parametrize("enlarge", [[1, 2], [2, 1], [2, 2]])
