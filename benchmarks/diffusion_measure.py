@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.comparison import Clips
+from benchmarks.comparison import Clips, Row
+from benchmarks.comparison import psnr as frame_psnr
 from data.shapes import Shapes
 from data.video import to_model_range, to_uint8
 from evaluation.bootstrap import Estimate, Figure, estimate, weighted_mean
@@ -188,6 +189,24 @@ def decoded(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
     """Call on so many rows at a time, in the precision that the machine is fast in."""
     with autocast(torch.device(local_device())):
         return batched(call, rows)
+
+
+def beside(
+    task: str, ours: Tensor, baseline: str, theirs: Tensor, truth: Tensor, tokenizer: Tokenizer
+) -> list[Row]:
+    """Return how near to the truth our clips are, and those of a baseline."""
+    made, base, real = map(pixels, (ours, theirs, truth))
+    rows = [Row(task, "PSNR, dB", frame_psnr(made, real), baseline, frame_psnr(base, real))]
+    for name, features in extractors_of(tokenizer).items():
+        figure, other = (frechet(features, clips, real) for clips in (made, base))
+        rows.append(Row(task, f"frechet_{name}", figure, baseline, other))
+    return rows
+
+
+def overlap(found: Tensor, wanted: Tensor) -> float:
+    """Return the intersection of two pictures of edges over their union."""
+    both, either = found * wanted, torch.maximum(found, wanted)
+    return (both.sum() / either.sum().clamp(min=1)).item()
 
 
 def store(rows: list[dict[str, Any]], facts: str, out: Path) -> None:

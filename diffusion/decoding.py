@@ -34,7 +34,7 @@ from diffusion.windows import (
 from diffusion.wishes import Joint, Kept, Sampling, Wishes, known_latents
 from layers.resizing import enlarged
 
-GUIDANCE_WEIGHT = 4.0  # of reconstruction guidance; half of it where frames share noise
+GUIDANCE_WEIGHT = 4.0  # of reconstruction guidance; a quarter of it where frames share noise
 
 
 class WindowDecoder(nn.Module, ABC):
@@ -131,6 +131,7 @@ class WindowDecoder(nn.Module, ABC):
         solver: Solver = "ddim",
         kept: Bool[Tensor, " T"] | None = None,
         control: Float[Tensor, "B K T H W"] | None = None,
+        joint: Joint = "given",
     ) -> Float[Tensor, "B 3 T H W"]:
         """Noise a clip and take the noise away as a text says: SDEdit (arXiv 2108.01073).
 
@@ -142,10 +143,11 @@ class WindowDecoder(nn.Module, ABC):
             strength: Time that is gone back to, in (0, 1]; 1 keeps nothing of the clip.
             seed: As for `decode`.
             steps: As for `decode`.
-            guidance_scale: uncond + scale (cond - uncond); 1 is off.
+            guidance_scale: As for `decode`.
             solver: As for `decode`.
             kept: Frames that stay as they are; with strength 1 what lies between is filled in.
             control: As for `decode`.
+            joint: As for `decode`.
 
         Raises:
             ValueError: The strength is out of range, or the decoder cannot do without tokens.
@@ -164,7 +166,7 @@ class WindowDecoder(nn.Module, ABC):
             )
         grid = len(clip), 1 + (T - 1) // stride, H // side, W // side
         no_tokens = torch.zeros(grid, dtype=torch.long, device=clip.device)
-        sampling = Sampling(steps, guidance_scale, solver, start=strength)
+        sampling = Sampling(steps, guidance_scale, solver, joint, strength)
         wishes = Wishes(texts, control, None if kept is None else Kept(clip, kept))
         parts = self._stream([(no_tokens, clip)], seed, sampling, None, wishes)
         return torch.cat(list(parts), dim=2)
@@ -186,9 +188,8 @@ class WindowDecoder(nn.Module, ABC):
         if (wishes.control is None) != (self.control is None):
             raise ValueError("a decoder with control needs a control, no other takes one")
         steps = self.steps if sampling.steps is None else sampling.steps
-        angles = self.objective.schedule.angles(
-            steps, 1.0 if sampling.start is None else sampling.start
-        )
+        start = 1.0 if sampling.start is None else sampling.start
+        angles = self.objective.schedule.angles(steps, start)
         generators: list[torch.Generator] | None = None
         done, shared, num_known = known, None, known_latents(known, self.temporal_stride)
         for window in cut(chunks, self.window, self.overlap, self.strides[0], num_known):
@@ -252,7 +253,7 @@ class WindowDecoder(nn.Module, ABC):
         if sampling.joint == "replaced":
             return replaced(guess, whole, where, noise)
         shared = self.noise_correlation
-        weight = GUIDANCE_WEIGHT / 2 if shared else GUIDANCE_WEIGHT
+        weight = GUIDANCE_WEIGHT / 4 if shared else GUIDANCE_WEIGHT
         return reconstruction_guided(guess, whole, where, noise, weight, shared)
 
     def _known(

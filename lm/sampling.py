@@ -51,7 +51,7 @@ class Sampling:
         if self.min_p is not None and not 0 <= self.min_p <= 1:
             raise ValueError(f"min_p is {self.min_p}, but must lie in [0, 1]; None keeps all")
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"steps is {self.steps}, but must be 1 or more; None takes 12")
+            raise ValueError(f"steps is {self.steps}, but must be 1 or more; None for the default")
         if self.choice_temperature < 0:
             raise ValueError(
                 f"choice_temperature is {self.choice_temperature}, but must be 0 (no noise) or more"

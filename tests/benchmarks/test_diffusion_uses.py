@@ -5,8 +5,9 @@ import json
 import pytest
 import torch
 
-from benchmarks import diffusion_uses
-from benchmarks.diffusion_uses import Uses, overlap
+from benchmarks import diffusion_recipes, diffusion_uses
+from benchmarks.diffusion_measure import overlap
+from benchmarks.diffusion_uses import Uses
 from data.shapes import ALL_COMBINATIONS
 from diffusion import DiffusionDecoder, UNet3D
 from lm import AutoregressivePrior, TextTokenizer, Transformer
@@ -45,7 +46,7 @@ def test_untrained_windows_join_as_the_cnn_does(uses):
 
 
 def test_a_training_of_other_steps_or_on_another_model_is_not_taken_for_this_one(uses, monkeypatch):
-    monkeypatch.setattr(diffusion_uses, "opened", lambda folder: folder)
+    monkeypatch.setattr(diffusion_recipes, "opened", lambda folder: folder)
     root = uses.out / "edit"
     root.mkdir()
     (root / "seconds.json").write_text('{"seconds": 1.0, "cpu_seconds": 1.0, "done": true}')
@@ -68,7 +69,7 @@ def test_windows_are_looked_at_in_one_clip_at_least(uses):
 @pytest.mark.parametrize("name", ["larger", "faster"])
 def test_an_untrained_cascade_is_its_baseline(uses, name, monkeypatch):
     untrained = DiffusionDecoder(
-        UNet3D([32], [1]), 625, [4, 8], enlarge=diffusion_uses.CASCADES[name][0]
+        UNet3D([32], [1]), 625, [4, 8], enlarge=diffusion_recipes.CASCADES[name][0]
     )
 
     def trained(name, recipe):
@@ -131,16 +132,17 @@ def test_the_command_trains_the_recipes_and_tells_what_they_do(model, tmp_path, 
         "--out",
         str(tmp_path),
     ]
-    told = ["--json", str(tmp_path / "rows.json"), "--uses", "edit"]
+    told = ["--json", str(tmp_path / "rows.json"), "--uses", "edit", "extension"]
     rows = diffusion_uses.main([*arguments, *told])
     assert [row.task for row in rows] == [
         "edit, strength 0",
         "edit, strength 1",
         "edit, another clip",
+        "extension without tokens, reconstruction guidance",
     ]
     written = json.loads((tmp_path / "rows.json").read_text())
     assert written == [row._asdict() for row in rows]
-    as_they_are, _, others = rows
+    as_they_are, _, others, _ = rows
     assert as_they_are.baseline_figure > 60 > 30 > others.baseline_figure
     # A second call measures again what is trained already.
     assert diffusion_uses.main([*arguments, *told]) == rows
