@@ -55,7 +55,8 @@ class DiffusionDecoderModule(TrainedModule):
         trained: Which part learns: "temporal" leaves the layers for space as they are, "control"
             all but what reads the control.
         adapter_rank: Train adapters of this rank in the network instead of its weights, with
-            `trained` all; the model folder has them merged. 0 trains the weights.
+            `trained` all, at a tenth of the usual rates; the model folder has them merged. 0 trains
+            the weights.
     """
 
     tokenizer: Tokenizer

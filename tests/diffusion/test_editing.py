@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffusion import DiffusionDecoder, UNet3D
+from diffusion import DiffusionDecoder, UNet3D, decoding
 from diffusion.objective import noised
 from diffusion.schedule import noise_level, signal
 
@@ -74,6 +74,22 @@ def test_frames_that_are_kept_stay_as_they_are(tiny_tokenizer, source):
     torch.testing.assert_close(edited, other, atol=1e-4, rtol=1e-4)
     free = decoder.edit(source, [[1], [2]], 1.0, steps=2)
     assert not torch.allclose(edited[:, :, ~frames], free[:, :, ~frames], atol=1e-3)
+
+
+def test_frames_that_are_kept_pull_at_the_others_unless_they_are_replaced(
+    tiny_tokenizer, source, monkeypatch
+):
+    """Replacement is guidance of no weight."""
+    decoder, frames = build(tiny_tokenizer, window=5), torch.arange(17) % 16 == 0
+    guided, replaced = (
+        decoder.edit(source, [[1], [2]], 1.0, steps=2, kept=frames, joint=joint)
+        for joint in ("guided", "replaced")
+    )
+    torch.testing.assert_close(replaced[:, :, frames], source[:, :, frames], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(guided[:, :, ~frames], replaced[:, :, ~frames], atol=1e-3)
+    monkeypatch.setattr(decoding, "GUIDANCE_WEIGHT", 0.0)
+    still = decoder.edit(source, [[1], [2]], 1.0, steps=2, kept=frames, joint="guided")
+    torch.testing.assert_close(still, replaced, atol=1e-5, rtol=1e-5)
 
 
 def test_the_text_and_its_guidance_count(tiny_tokenizer, source):
