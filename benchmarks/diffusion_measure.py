@@ -192,15 +192,21 @@ def decoded(call: Callable[[Tensor, slice], Tensor], rows: Tensor) -> Tensor:
 
 
 def beside(
-    task: str, ours: Tensor, baseline: str, theirs: Tensor, truth: Tensor, tokenizer: Tokenizer
+    task: str, ours: Tensor, baselines: dict[str, Tensor], truth: Tensor, tokenizer: Tokenizer
 ) -> list[Row]:
-    """Return how near to the truth our clips are, and those of a baseline."""
-    made, base, real = map(pixels, (ours, theirs, truth))
-    rows = [Row(task, "PSNR, dB", frame_psnr(made, real), baseline, frame_psnr(base, real))]
-    for name, features in extractors_of(tokenizer).items():
-        figure, other = (frechet(features, clips, real) for clips in (made, base))
-        rows.append(Row(task, f"frechet_{name}", figure, baseline, other))
-    return rows
+    """Return how near to the truth our clips are, beside those of each baseline."""
+    extractors, real = extractors_of(tokenizer), pixels(truth)
+
+    def figures(clips: Clips) -> dict[str, float]:
+        distances = {f"frechet_{k}": frechet(one, clips, real) for k, one in extractors.items()}
+        return {"PSNR, dB": frame_psnr(clips, real), **distances}
+
+    found = figures(pixels(ours))
+    return [
+        Row(task, measure, found[measure], baseline, figure)
+        for baseline, theirs in baselines.items()
+        for measure, figure in figures(pixels(theirs)).items()
+    ]
 
 
 def overlap(found: Tensor, wanted: Tensor) -> float:

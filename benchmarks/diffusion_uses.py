@@ -49,13 +49,7 @@ class Uses(Recipes):
         seams[decoder.temporal_stride * (decoder.window - 1) :: stride] = True
 
         def errors(joint: Joint) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-            made = decoded(
-                lambda part, rows: decoder.decode(
-                    part, rows.start, self.decoder_steps, joint=joint
-                ),
-                tokens,
-            )
-            wrong = _change_error(made, truth)
+            wrong = _change_error(_drawn(decoder, tokens, self.decoder_steps, joint), truth)
             return wrong[:, seams].mean(1), wrong[:, begins & ~seams].mean(1)
 
         (given, elsewhere), (guided, _), (replaced, _) = map(
@@ -158,14 +152,10 @@ class Uses(Recipes):
         student, tokenizer, truth = pipe.require_decoder(), pipe.tokenizer, self.clip(FRAMES)
         assert isinstance(tokenizer, Tokenizer)
         tokens = tokenizer.encode(truth)
-        ours, task = _drawn(student, tokens, student.steps), f"distilled, {student.steps} steps"
-        return [
-            row
-            for steps in (MANY_STEPS, student.steps)
-            for row in beside(
-                task, ours, f"{steps} steps", _drawn(teacher, tokens, steps), truth, tokenizer
-            )
-        ]
+        few = student.steps
+        longer = {f"{n} steps": _drawn(teacher, tokens, n) for n in (MANY_STEPS, few)}
+        ours = _drawn(student, tokens, few)
+        return beside(f"distilled, {few} steps", ours, longer, truth, tokenizer)
 
     @torch.no_grad()
     def cascade(self, name: str) -> list[Row]:
@@ -174,17 +164,14 @@ class Uses(Recipes):
         pipe, truth = self.trained(name, "cascade_decoder"), self.clip(frames, **scene)
         assert isinstance(pipe.tokenizer, Tokenizer)
         tokens, steps = pipe.tokenizer.encode(reduced(truth, *factors)), self.decoder_steps
-        ours, task = _drawn(pipe.require_decoder(), tokens, steps), f"cascade, {name}"
+        ours = _drawn(pipe.require_decoder(), tokens, steps)
         than = "bicubic" if name == "larger" else "blended frames"
         smaller = {
             f"CNN, {than}": decoded(lambda part, _: pipe.tokenizer.decode(part), tokens),
             f"diffusion, {than}": _drawn(self.base_decoder(), tokens, steps),
         }
-        return [
-            row
-            for baseline, clip in smaller.items()
-            for row in beside(task, ours, baseline, enlarged(clip, *factors), truth, pipe.tokenizer)
-        ]
+        baselines = {who: enlarged(clip, *factors) for who, clip in smaller.items()}
+        return beside(f"cascade, {name}", ours, baselines, truth, pipe.tokenizer)
 
 
 def _change_error(
@@ -211,10 +198,10 @@ def _by_guidance(task: str, guided: Float[Tensor, "B"], replaced: Float[Tensor, 
 
 
 def _drawn(
-    decoder: DiffusionDecoder, tokens: Int[Tensor, "B t h w"], steps: int
+    decoder: DiffusionDecoder, tokens: Int[Tensor, "B t h w"], steps: int, joint: Joint = "given"
 ) -> Float[Tensor, "B 3 T H W"]:
     """Return what a decoder makes of tokens."""
-    return decoded(lambda part, rows: decoder.decode(part, rows.start, steps), tokens)
+    return decoded(lambda part, rows: decoder.decode(part, rows.start, steps, joint=joint), tokens)
 
 
 def parser() -> argparse.ArgumentParser:

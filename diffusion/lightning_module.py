@@ -55,8 +55,8 @@ class DiffusionDecoderModule(TrainedModule):
         trained: Which part learns: "temporal" leaves the layers for space as they are, "control"
             all but what reads the control.
         adapter_rank: Train adapters of this rank in the network instead of its weights, with
-            `trained` all, at a tenth of the usual rates; the model folder has them merged. 0 trains
-            the weights.
+            `trained` all; the model folder has them merged. Muon's usual rate breaks a decoder by
+            them, a tenth does not. 0 trains the weights.
     """
 
     tokenizer: Tokenizer
