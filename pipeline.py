@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from data.video import resize_and_crop, to_model_range, to_uint8
-from diffusion.pixels import DrawnPixels
+from diffusion.pixels import DrawnPixels, check_control_size, control_pictures
 from diffusion.sampler import Solver, generators_of
 from diffusion.wishes import Sampling as PixelSampling
 from lm.autoregressive import AutoregressivePrior
@@ -64,20 +64,8 @@ class VideoPipeline(ModelFolder):
         `lm.sampling.Sampling`, which says how, with the same names, defaults and errors. Contexts
         and guides of another size are resized and cropped to the trained one, and it is said.
         """
-        request = Request(
-            prompts,
-            num_frames,
-            seed,
-            context,
-            task,
-            classes,
-            actions,
-            mask,
-            story,
-            guide,
-            features,
-            control,
-        )
+        what = prompts, num_frames, seed, context, task, classes, actions, mask, story
+        request = Request(*what, guide, features, control)
         sampling = Sampling(
             guidance_scale, temperature, top_k, top_p, min_p, steps, choice_temperature, quantize
         )
@@ -156,6 +144,7 @@ class VideoPipeline(ModelFolder):
         decoder_steps: int | None = None,
         decoder_solver: Solver = "ddim",
         kept: Bool[Tensor, " T"] | None = None,
+        control: UInt8[Tensor, "B T3 H3 W3 3"] | None = None,
     ) -> UInt8[Tensor, "B T H2 W2 3"]:
         """Change videos as prompts say (SDEdit), by latent diffusion or the diffusion decoder.
 
@@ -169,12 +158,19 @@ class VideoPipeline(ModelFolder):
                 the decoder's own.
             decoder_solver: "ddim", "dpm" (second order) or "ancestral".
             kept: Frames that stay as they are; with strength 1 what lies between is filled in.
+            control: A video as long, at the size made, whose edges or the like the result has.
         """
         texts, clip = self.condition(prompts, len(videos)).texts, self._fit(videos)
         way = strength, seed, decoder_steps, guidance_scale, decoder_solver, kept
         if isinstance(self.prior, LatentDiffusionPrior):
+            if control is not None:
+                raise ValueError("latent diffusion follows no control; leave it out")
             return self.decode(self.prior.edit(self.codec().encode(clip), texts, *way))
-        return to_uint8(self.require_decoder().edit(clip, texts, *way)).cpu()
+        decoder, shown = self.require_decoder(), self._control(control)
+        if shown is not None:
+            check_control_size(shown, clip.shape[2:])
+        edited = decoder.edit(clip, texts, *way, control_pictures(decoder, shown))
+        return to_uint8(edited).cpu()
 
     @torch.no_grad()
     def encode(
@@ -267,9 +263,13 @@ class VideoPipeline(ModelFolder):
             if sampling != PixelSampling():
                 raise ValueError("cnn takes no decoder_ options; set decoder to diffusion")
             return None
-        control = request.control
-        clip = None if control is None else to_model_range(control.to(self.device))
-        return DrawnPixels(self.require_decoder(), sampling, request.seeds, clip)
+        control = self._control(request.control)
+        return DrawnPixels(self.require_decoder(), sampling, request.seeds, control)
+
+    def _control(
+        self, control: UInt8[Tensor, "B T H W 3"] | None
+    ) -> Float[Tensor, "B 3 T H W"] | None:
+        return None if control is None else to_model_range(control.to(self.device))
 
     def _guide(self, request: Request) -> Float[Tensor, "B 3 T H W"] | None:
         if request.guide is None:

@@ -11,7 +11,7 @@ contact sheet of all. What the model was trained for, it can also be asked for:
     python sample.py MODEL --task control --guide edges_of_this.mp4 --prompt ...
     python sample.py MODEL --task upscale --guide small.mp4
     python sample.py MODEL --decoder diffusion --control edges_of_this.mp4   (of the size made)
-    python sample.py MODEL --task edit --context in.mp4 --prompt ... --strength 0.5
+    python sample.py MODEL --task edit --context in.mp4 --prompt ... --strength 0.5 --side-by-side
     python sample.py MODEL --task class --class 3
     python sample.py MODEL --task rollout --context clip.mp4 --actions actions.npy
     python sample.py MODEL --task caption --context clip.mp4
@@ -38,6 +38,7 @@ import torch
 from einops import rearrange
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from data.video import VideoWriter, iterate_frames, probe
 from evaluation.pixel import SSIM_WINDOW, FramePSNR, FrameSSIM
@@ -65,8 +66,6 @@ def generate(args: Namespace) -> None:
     """Sample from the prior."""
     pipe = VideoPipeline.from_pretrained(args.model, args.device)
     request = _request(args, pipe)
-    if args.control is not None:
-        request = _with_control(request, args.control, pipe)
     sampling = Sampling(
         args.guidance_scale,
         1.0 if args.temperature is None else args.temperature,
@@ -80,6 +79,9 @@ def generate(args: Namespace) -> None:
     labels = request.prompts or [args.story or args.task] * request.count
     faster = pipe.require_decoder().enlarge[0] if args.decoder == "diffusion" else 1
     length = 1 + faster * (request.length - 1)
+    if args.control is not None:
+        control = _control(args.control, faster * pipe.fps, length, request.count)
+        request = replace(request, control=control)
     guidance = _first(args.decoder_guidance, 1.0)
     way = args.decoder, args.decoder_steps, guidance, args.decoder_solver
     if args.key_frames is not None:
@@ -107,7 +109,12 @@ def edit(args: Namespace) -> None:
     steps = _first(args.decoder_steps, args.steps)
     guidance = _first(args.decoder_guidance, args.guidance_scale)
     told = args.strength, args.seed, guidance, steps, args.decoder_solver
-    edited = pipe.edit(videos, prompts, *told)
+    control = args.control
+    if control is not None:
+        control = _control(control, pipe.fps, frames, len(prompts))
+    edited = pipe.edit(videos, prompts, *told, control=control)
+    if args.side_by_side:
+        edited = torch.cat([videos, edited], dim=3)
     write_samples(iter([edited]), prompts, edited.shape[1], args.out, pipe.fps)
 
 
@@ -158,12 +165,10 @@ def _request(args: Namespace, pipe: VideoPipeline) -> Request:
     )
 
 
-def _with_control(request: Request, path: Path, pipe: VideoPipeline) -> Request:
-    """Add what a decoder is to follow, of the length that it makes."""
-    faster = pipe.require_decoder().enlarge[0]
-    frames = islice(iterate_frames(path, fps=faster * pipe.fps), 1 + faster * (request.length - 1))
-    clip = torch.from_numpy(np.stack(list(frames)))
-    return replace(request, control=clip.expand(request.count, *clip.shape))
+def _control(path: Path, fps: float, length: int, count: int) -> Tensor:
+    """Return what a decoder is to follow, of the length that it makes, once a sample."""
+    frames = list(islice(iterate_frames(path, fps=fps), length))
+    return torch.from_numpy(np.stack(frames)).expand(count, -1, -1, -1, -1)
 
 
 def _first(*values: Any) -> Any:

@@ -12,7 +12,7 @@ EVERYWHERE = "model", "task", "device", "out"
 UNSAMPLED = "tile", "overlap", "side_by_side", "strength"
 READ = {
     "caption": "context frames seed temperature",
-    "edit": "context prompt num frames seed steps guidance_scale strength "
+    "edit": "context prompt num frames seed steps guidance_scale strength control side_by_side "
     "decoder decoder_steps decoder_guidance decoder_solver",
     "reconstruct": "context tile overlap side_by_side",
     "encode": "context tile overlap",
@@ -47,7 +47,7 @@ def parser(description: str | None = None) -> ArgumentParser:
     parser.add_argument("--temperature", type=float, help="1 by default, 0 is greedy")
     parser.add_argument("--top-k", type=int, help="keep the k likeliest tokens")
     parser.add_argument("--top-p", type=float, help="keep the smallest set this likely")
-    parser.add_argument("--side-by-side", action="store_true", help="truth at the left")
+    parser.add_argument("--side-by-side", action="store_true", help="with its input at the left")
     parser.add_argument("--tile", type=int, help="largest side of a tile, for large frames")
     parser.add_argument("--overlap", type=int, help="of tiles, where they can only approximate")
     parser.add_argument("--min-p", type=float, help="keep this share of the likeliest")

@@ -33,16 +33,7 @@ class DrawnPixels:
         seeds: list[int],
         control: Float[Tensor, "B 3 T H W"] | None = None,
     ) -> None:
-        if control is None and decoder.control is not None:
-            raise ValueError(
-                f"this diffusion decoder follows {decoder.control.kind}; give control, a video "
-                "that has them"
-            )
-        if control is not None and decoder.control is None:
-            raise ValueError(
-                "this diffusion decoder follows no control; leave it out, or train one with "
-                "configs/control_decoder.yaml"
-            )
+        control_pictures(decoder, None if control is None else control[:, :, :1])
         self.decoder, self.sampling, self.control = decoder, sampling, control
         self.generators = generators_of(seeds, len(seeds))
 
@@ -68,15 +59,10 @@ class DrawnPixels:
                 raise ValueError(
                     "this decoder enlarges a whole video under one text; leave the story out"
                 )
-        if self.control is None:
-            return
-        faster, larger = self.decoder.enlarge
-        wanted = 1 + faster * (num_frames - 1), larger * size, larger * size
-        if self.control.shape[2:] != wanted:
-            raise ValueError(
-                f"the control has {_told(self.control.shape[2:])}, but the video {_told(wanted)}; "
-                "cut and resize it to that"
-            )
+        if self.control is not None:
+            faster, larger = self.decoder.enlarge
+            frames = 1 + faster * (num_frames - 1)
+            check_control_size(self.control, (frames, larger * size, larger * size))
 
     def __call__(
         self,
@@ -115,12 +101,43 @@ class DrawnPixels:
         return [int(torch.randint(2**62, (), generator=g)) for g in self.generators]
 
     def _pictures(self, frames: slice) -> Float[Tensor, "B K T H W"] | None:
-        if self.control is None or self.decoder.control is None:
-            return None
-        return self.decoder.control.pictures(self.control[:, :, frames])
+        part = None if self.control is None else self.control[:, :, frames]
+        return control_pictures(self.decoder, part)
 
     def _read(self, texts: Texts) -> Texts | None:
         return texts if self.decoder.text is not None else None
+
+
+def control_pictures(
+    decoder: DiffusionDecoder, control: Float[Tensor, "B 3 T H W"] | None
+) -> Float[Tensor, "B K T H W"] | None:
+    """Return what of a clip in [-1, 1] steers a decoder, if anything does.
+
+    Raises:
+        ValueError: A decoder that follows a control has none, or the other way round.
+    """
+    if control is None and decoder.control is not None:
+        raise ValueError(
+            f"this diffusion decoder follows {decoder.control.kind}; give control, a video that "
+            "has them"
+        )
+    if control is None:
+        return None
+    if decoder.control is None:
+        raise ValueError(
+            "this diffusion decoder follows no control; leave it out, or train one with "
+            "configs/control_decoder.yaml"
+        )
+    return decoder.control.pictures(control)
+
+
+def check_control_size(control: Float[Tensor, "B 3 T H W"], wanted: tuple[int, ...]) -> None:
+    """Raise ValueError where a control is not as long and large as the video."""
+    if control.shape[2:] != wanted:
+        raise ValueError(
+            f"the control has {_told(control.shape[2:])}, but the video {_told(wanted)}; "
+            "cut and resize it to that"
+        )
 
 
 def _told(size: tuple[int, ...]) -> str:

@@ -208,6 +208,12 @@ class Condition:
         parts |= {"texts": self.texts, "guides": guide, "states": self.states}
         return {name: len(part) for name, part in parts.items() if part is not None}
 
+    @property
+    def is_bare(self) -> bool:
+        """Say whether no clip has a text or a class, which are what guidance strengthens."""
+        told = any(self.texts) or self.states is not None
+        return not told and all(one is None for one in self.classes or [])
+
     def dropped(self, drop: Bool[Tensor, "B"] | None) -> "Condition":
         """Leave out what guidance strengthens, text and class, where `drop` is True."""
         if drop is None:

@@ -93,7 +93,13 @@ class Generation:
             )
             part = self._part(span)
             if part > checked:  # the first window of a part
-                self.prior.check_condition(self.condition(span))
+                condition = self.condition(span)
+                self.prior.check_condition(condition)
+                if sampling.guidance_scale != 1 and condition.is_bare:
+                    raise ValueError(
+                        f"guidance_scale is {sampling.guidance_scale}, but it strengthens what a "
+                        "text or a class says, and there is neither; leave it at 1"
+                    )
                 checked = part
 
     @torch.no_grad()

@@ -86,6 +86,8 @@ def test_a_video_is_edited_by_latent_diffusion(model, tmp_path):
     write_video(tmp_path / "expected.mp4", expected, 8.0)
     found = decode_clip(tmp_path / "out" / "000.mp4")
     assert torch.equal(found, decode_clip(tmp_path / "expected.mp4"))
+    with pytest.raises(ValueError, match="latent diffusion follows no control"):
+        model.edit(context(17), PROMPTS, control=context(17))
 
 
 def test_a_saved_model_is_bit_for_bit_the_same(model, tmp_path):

@@ -147,6 +147,7 @@ def test_guides_of_other_codes_than_the_prior_reads_are_refused(pipe, given, cod
         ({"prompts": PROMPTS, "steps": 4}, "leave steps out"),
         ({"prompts": PROMPTS, "choice_temperature": 1.0}, "leave choice_temperature out"),
         ({"prompts": PROMPTS, "min_p": 1.5}, "min_p"),
+        ({"guidance_scale": 2.0}, "strengthens what a text or a class says"),
         ({"context": torch.zeros(1, 17, 32, 32, 3, dtype=torch.uint8)}, "at least 21"),
     ],
 )

@@ -6,7 +6,7 @@ import torch
 import diffusion.wishes
 import lm.sampling
 import sample
-from data.video import decode_clip, to_uint8, write_video
+from data.video import decode_clip, to_model_range, to_uint8, write_video
 from diffusion import DiffusionDecoder, UNet3D
 from lm import MaskGITPrior, Transformer
 from pipeline import VideoPipeline
@@ -176,6 +176,26 @@ def test_a_control_is_read_as_it_is_and_another_size_is_refused(pipe, tmp_path):
     write_video(tmp_path / "large.mp4", torch.zeros(17, 48, 64, 3, dtype=torch.uint8), 8.0)
     with pytest.raises(ValueError, match=r"17 frames of 48 x 64 pixels, but .* 32 x 32"):
         run(pipe, tmp_path, *given, tmp_path / "large.mp4")
+
+
+def test_an_edit_follows_a_control_and_shows_its_source(pipe, tmp_path):
+    pipe, (clip, path) = with_decoder(pipe, control="low resolution"), source(tmp_path)
+    shown = torch.full((21, 32, 32, 3), 200, dtype=torch.uint8)
+    write_video(tmp_path / "shown.mp4", shown, 8.0)
+    shown = decode_clip(tmp_path / "shown.mp4")
+    given = ["--task", "edit", "--context", path, "--prompt", PROMPT, "--decoder-steps", 2]
+    found = run(pipe, tmp_path, *given, "--control", tmp_path / "shown.mp4", "--side-by-side")
+    x, pixels = to_model_range(clip[None, :17]), to_model_range(shown[None, :17])
+    texts, pictures = pipe.condition([PROMPT], 1).texts, pipe.decoder.control.pictures(pixels)
+    edited = pipe.decoder.edit(x, texts, 0.5, steps=2, control=pictures)
+    expected = torch.cat([clip[:17], to_uint8(edited)[0]], dim=2)
+    assert torch.equal(found, written(expected, tmp_path))
+    with pytest.raises(ValueError, match="follows low resolution; give control"):
+        run(pipe, tmp_path, *given)
+    with pytest.raises(ValueError, match="18 frames of 32 x 32 pixels, but the video 17 frames"):
+        pipe.edit(clip[None, :17], [PROMPT], control=clip[None])
+    with pytest.raises(ValueError, match="follows no control"):
+        run(with_decoder(pipe), tmp_path, *given, "--control", path)
 
 
 @pytest.mark.parametrize(

@@ -103,10 +103,23 @@ def test_training_refuses_to_start_from_a_decoder_of_other_settings(pipe, tmp_pa
         module.on_fit_start()
 
 
-def test_what_only_adds_or_changes_training_is_no_other_setting():
-    require_alike(build(), build(window=2, noise_correlation=0.5, control="edges", dropout=0.5))
-    require_alike(build(), build(objective=DiffusionObjective(), enlarge=[1, 1], base_noise=0.1))
-    require_alike(build(temporal=False), build(causal=True))
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({}, {"window": 2, "noise_correlation": 0.5, "control": "edges", "dropout": 0.5}),
+        ({}, {"objective": DiffusionObjective(), "enlarge": [1, 1], "base_noise": 0.1}),
+        ({"temporal": False}, {"causal": True}),
+    ],
+)
+def test_what_only_adds_or_changes_training_is_a_start(theirs, ours):
+    """It is not refused, and every weight of the old decoder is the new one's."""
+    source, target = build(**theirs), build(**ours)
+    for p in source.parameters():
+        p.data.normal_()
+    require_alike(source, target)
+    inflate(source, target)
+    found = target.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in source.state_dict().items())
 
 
 @pytest.mark.parametrize("way", [{"trained": "temporal"}, {"adapter_rank": 2}])
