@@ -25,6 +25,7 @@ from data.video import write_video
 from evaluation.contact_sheet import animated_grid, contact_sheet
 from evaluation.measure import Measured, measure_shapes, measure_videos
 from evaluation.report import write_report
+from layers.storage import write_json
 from pipeline import VideoPipeline
 
 LIMIT_MINUTES = 19  # of the whole run, where the user sets no MINUTES
@@ -80,7 +81,7 @@ class Demo:
         """Keep what has been decided or measured, so that a second call goes on from it."""
         self.plan.update(facts)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.plan_path.write_text(json.dumps(self.plan, indent=2) + "\n")
+        write_json(self.plan_path, self.plan)
 
     def config(self, part: str) -> Path:
         """Return the YAML of the tokenizer or the prior."""
@@ -127,8 +128,10 @@ class Demo:
         steps = self.decide_steps(part)
         command = [sys.executable, str(Path(train.__file__)), "fit", *self.arguments(part)]
         command.append(f"--model.init_args.max_steps={steps}")
-        if (self.out / part / "checkpoints" / "last.ckpt").is_file():
+        last = self.out / part / "checkpoints" / "last.ckpt"
+        if self.plan.get(f"{part}_started") and last.is_file():  # else it is of another training
             command.append("--ckpt_path=last")
+        self.store({f"{part}_started": True})
         console.rule(f"training the {part}")
         process = subprocess.Popen(command)
         try:

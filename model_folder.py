@@ -7,6 +7,7 @@ import torch
 
 from diffusion.decoder import DiffusionDecoder
 from layers.storage import (
+    CONFIG,
     MANIFEST,
     TEXT,
     WEIGHTS,
@@ -14,6 +15,7 @@ from layers.storage import (
     load_module,
     read_json,
     read_manifest,
+    replacing,
     save_module,
     write_manifest,
 )
@@ -163,7 +165,7 @@ class ModelFolder:
             raise ValueError(f"{folder} holds a tokenizer alone; load Tokenizer.from_pretrained")
 
         def read(name: str) -> Any:
-            return load_module(folder / name) if (folder / name).is_dir() else None
+            return load_module(folder / name) if f"{name}/{CONFIG}" in facts["files"] else None
 
         pieces, encoder = folder / "prior" / TEXT, facts.get("text_encoder")
         models = cls(
@@ -171,7 +173,7 @@ class ModelFolder:
             facts["size"],
             facts["fps"],
             read("prior"),
-            TextTokenizer(pieces.read_bytes()) if pieces.is_file() else None,
+            TextTokenizer(pieces.read_bytes()) if f"prior/{TEXT}" in facts["files"] else None,
             facts["tokenizer_fingerprint"],
             facts.get("classes"),
             read("guide_tokenizer"),
@@ -187,13 +189,6 @@ class ModelFolder:
         parts = {name: getattr(self, name) for name in PARTS}
         require_room(folder, [name for name, part in parts.items() if part is not None])
         fingerprint = self.tokenizer.fingerprint()  # refuses before anything is written
-        for name, part in parts.items():
-            if part is not None:
-                save_module(part, folder / name)
-        if self.text is not None:
-            (folder / "prior" / TEXT).write_bytes(self.text.model)
-        else:
-            (folder / "prior" / TEXT).unlink(missing_ok=True)
         facts = {"size": self.size, "fps": self.fps}
         facts |= {"tokenizer_fingerprint": fingerprint}
         if self.guide_tokenizer is not None:
@@ -201,7 +196,15 @@ class ModelFolder:
         facts |= {"classes": self.classes} if self.classes else {}
         if (encoder := self.text_encoder) is not None:
             facts |= {"text_encoder": {"model": encoder.model, "window": encoder.window}}
-        write_manifest(folder, facts)
+        with replacing(folder) as new:
+            for name, part in parts.items():
+                if part is not None:
+                    save_module(part, new / name)
+            if self.text is not None:
+                (new / "prior" / TEXT).write_bytes(self.text.model)
+            write_manifest(new, facts)
+        if self.text is None:
+            (folder / "prior" / TEXT).unlink(missing_ok=True)
 
     def _require_fit(self, prior: Prior | LatentPrior) -> None:
         """Raise ValueError where a prior does not fit the tokenizers or the size."""

@@ -19,6 +19,7 @@ from data.datamodule import VideoDataModule
 from data.shards import ShardError
 from data.token_datamodule import TokenDataModule
 from diffusion import DiffusionDecoderModule
+from layers.storage import require_folder
 from lm import LatentPriorModule, PriorModule
 from model_folder import require_room, require_same_parts
 from pipeline import VideoPipeline
@@ -80,6 +81,8 @@ class CLI(LightningCLI):
     def before_fit(self) -> None:
         """Find the last checkpoint, where Lightning would start over; look where the model goes."""
         export, model = self.config.fit.export, self.model
+        if export is not None:
+            require_folder(Path(export))
         if export is not None and isinstance(model, DiffusionDecoderModule):
             require_same_parts(Path(export), Path(model.tokenizer_folder))
         elif export is not None:
@@ -102,8 +105,11 @@ class CLI(LightningCLI):
             return
         path = self._get(self.config_init, "checkpoints").path
         if not path.is_file():
+            earlier = sorted(map(str, path.parent.glob("earlier*.ckpt")))
             remedy = {
-                "fit": "leave --ckpt_path out to start from the beginning",
+                "fit": f"leave --ckpt_path out to start anew, or give one of {', '.join(earlier)}"
+                if earlier
+                else "leave --ckpt_path out to start from the beginning",
                 "validate": "give --ckpt_path, or the --trainer.default_root_dir of the training",
             }
             raise SystemExit(
@@ -112,9 +118,15 @@ class CLI(LightningCLI):
         self.config_init[command]["ckpt_path"] = str(path)
 
     def after_fit(self) -> None:
-        """Save the averaged weights as a model folder."""
+        """Save the averaged weights as a model folder, once all steps are done."""
         folder, module, data = self.config.fit.export, self.model, self.datamodule
         if folder is None or not self.trainer.is_global_zero:
+            return
+        if module.step < module.max_steps:
+            print(
+                f"stopped at step {module.step} of {module.max_steps}, so no model is written; "
+                "--ckpt_path last goes on, with --model.init_args.max_steps to this or another end"
+            )
             return
         size = data.size
         with module.ema.applied(module.network):
@@ -167,6 +179,7 @@ def main(arguments: list[str] | None = None, *, run: bool = True) -> CLI:
             trainer_defaults={
                 "max_epochs": -1,
                 "use_distributed_sampler": False,
+                "devices": 1,  # more are a choice: each takes its share of every batch
                 "accelerator": "cuda" if torch.cuda.is_available() else "cpu",
             },
             seed_everything_default=0,

@@ -161,7 +161,7 @@ class DiffusionDecoderModule(TrainedModule):
         self.decoder.attach(self.tokenizer)
 
     def objective(self, batch: Batch) -> Objective:
-        window = self._window(batch, self.step * self.trainer.world_size + self.global_rank)
+        window = self._window(batch, self.noise_seed)
         if not self.decoder.calibrated:
             self.decoder.calibrate(all_rows(window.clip), all_rows(window.base))
         return Objective(self.loss_of(window), {})

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,35 @@ def find_model(folder_or_hub_id: str | Path, patterns: list[str] | None = None) 
         ) from error
 
 
+def require_folder(folder: Path) -> None:
+    """Raise ValueError where a folder can neither be written into nor made."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        reason = "may not be written" if there.is_dir() else "is a file"
+        raise ValueError(f"{folder} cannot be made: {there} {reason}; choose another folder")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Give a folder to write a model into that takes the place of what `folder` holds.
+
+    Everything is written beside it and moved at the end, the manifest last: what fails or is killed
+    on the way leaves the old model whole. Files that the new one has no successor for stay.
+    """
+    require_folder(folder)
+    partial = folder.absolute().with_name(f".{folder.absolute().name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        files = [file.relative_to(partial) for file in partial.rglob("*") if file.is_file()]
+        for name in sorted(files, key=lambda name: name == Path(MANIFEST)):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).replace(folder / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def save_module(module: nn.Module, folder: Path) -> None:
     """Write a `Configurable` module into a folder."""
     assert isinstance(module, Configurable)
@@ -69,8 +102,10 @@ def load_module(folder: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON."""
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    """Write readable JSON; a file of that name stays whole until the new one is."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n")
+    partial.replace(path)
 
 
 def read_json(path: Path) -> Any:
@@ -109,6 +144,8 @@ def read_manifest(folder: Path, part: str = "") -> dict[str, Any]:
             "give the folder that save_pretrained or train.py wrote"
         )
     manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise ValueError(f"{folder / MANIFEST} lists no files, so it is no manifest of a model")
     for name, digest in manifest["files"].items():
         path = folder / name
         if not name.startswith(part):

@@ -66,8 +66,7 @@ class LatentPriorModule(FrozenTokenizerModule):
         latents, texts = self._read(batch)
         if not self.prior.calibrated:
             self.prior.calibrate(all_rows(latents))
-        seed = self.step * self.trainer.world_size + self.global_rank
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(self.noise_seed)
         drop = torch.rand(len(texts), generator=generator) < self.text_dropout
         return Objective(self.prior.loss(latents, texts, drop, generator), {})
 

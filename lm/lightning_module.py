@@ -160,8 +160,7 @@ class PriorModule(FrozenTokenizerModule):
     def objective(self, batch: Batch | TokenBatch) -> Objective:
         task = self.task_of(self.step)
         # All processes have one task, and each its own masks and drops.
-        seed = self.step * self.trainer.world_size + self.global_rank
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(self.noise_seed)
         given = None
         if self._slides(task):
             tokens, given = windows_of(self._tokens(batch), self.prior.grid[0], generator)

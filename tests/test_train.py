@@ -98,6 +98,49 @@ def test_a_model_folder_that_would_lose_a_part_is_refused_before_the_first_step(
         fit("demo_tokenizer", *small, *STEPS, f"--export={tmp_path / 'model'}")
 
 
+def test_a_file_where_the_model_should_go_is_refused_before_the_first_step(fit, small, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place in ("file", "file/model"):
+        with pytest.raises(ValueError, match=r"cannot be made: .*file is a file; choose another"):
+            fit("demo_tokenizer", *small, *STEPS, f"--export={tmp_path / place}")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_that_ends_early_writes_no_model_and_goes_on(fit, small, tmp_path, capsys):
+    """What was trained before is not replaced by what a try or a limit of time left."""
+    export, last = tmp_path / "model", tmp_path / "checkpoints" / "last.ckpt"
+    root = [*small, *STEPS, f"--trainer.default_root_dir={tmp_path}", f"--export={export}"]
+    fit("demo_tokenizer", *root)
+    digest, state = (export / "manifest.json").read_text(), last.read_bytes()
+    fit("demo_tokenizer", *root, "--model.init_args.max_steps=4", "--trainer.fast_dev_run=true")
+    assert "stopped at step 1 of 1" not in capsys.readouterr().out
+    assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
+    assert (last.read_bytes(), (export / "manifest.json").read_text()) == (state, digest)
+    fit("demo_tokenizer", *root, "--model.init_args.max_steps=4", "--trainer.max_steps=3")
+    assert "stopped at step 3 of 4, so no model is written" in capsys.readouterr().out
+    assert (export / "manifest.json").read_text() == digest
+    assert torch.load(last, weights_only=True)["state_dict"]["steps_done"] == 3
+    fit("demo_tokenizer", *root, "--model.init_args.max_steps=4", "--ckpt_path=last")
+    assert "model written to" in capsys.readouterr().out
+    assert (export / "manifest.json").read_text() != digest
+
+
+def test_a_last_checkpoint_that_is_not_there_names_those_of_earlier_runs(fit, small, tmp_path):
+    root = [*small, *STEPS, f"--trainer.default_root_dir={tmp_path}", "--export=null"]
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(SystemExit, match="out to start from the beginning"):
+        fit("demo_tokenizer", *root, "--ckpt_path=last")
+    (tmp_path / "checkpoints" / "earlier.ckpt").write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"or give one of .*earlier\.ckpt"):
+        fit("demo_tokenizer", *root, "--ckpt_path=last")
+
+
+def test_several_processors_are_a_choice():
+    """The demo starts a training in its own process: more would start the demo again."""
+    cli = train.main(["--config=configs/demo_tokenizer.yaml", *QUIET], run=False)
+    assert cli.trainer.num_devices == 1
+
+
 def test_stages_longer_than_the_clips_are_refused_before_the_first_step(fit, tmp_path):
     write_video(tmp_path / "a.mp4", torch.zeros(40, 16, 16, 3, dtype=torch.uint8), 8.0)
     options = [
@@ -123,6 +166,16 @@ def test_stages_longer_than_the_clips_are_refused_before_the_first_step(fit, tmp
             "is 60 x 60 pixels, but height and width must be multiples",
         ),
         ("--trainer.precision=bf16-true", "leave precision out"),
+        ("--model.init_args.recipe.decay_share=30", "decay_share is 30.0, but must be 0 to 1"),
+        ("--model.init_args.recipe.learning_rate=-1", "learning_rate is -1.0, but must be 0 or"),
+        ("--model.init_args.recipe.ema_decay=nan", "ema_decay is nan, but must be 0 to 1"),
+        ("--model.init_args.quantizer_anneal_steps=-10", "anneal_steps is -10, but must be 0"),
+        ("--model.init_args.tokenizer.channels=[16, 0]", "each level has 1 or more"),
+        ("--model.init_args.adversary={start_step: 2}", "starts at step 2, but the run has 2"),
+        (
+            "--model.init_args.adversary={discriminators: [{depth: 7}]}",
+            "is 64 x 64 pixels, but a discriminator of depth 7 needs 128",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_the_first_step(

@@ -12,8 +12,8 @@ def check_precision(tokenizer: nn.Module) -> None:
     for p in tokenizer.parameters():
         if p.dtype != torch.float32:
             raise ValueError(
-                f"the tokenizer is in {p.dtype}, which gives other tokens; keep it in float32 and "
-                "use autocast"
+                f"the tokenizer is in {p.dtype}, which gives many other tokens; keep it in float32 "
+                "and use autocast, under which about one in a hundred differs"
             )
 
 
@@ -91,7 +91,9 @@ def check_latents(latents: Tensor, dim: int) -> None:
 def check_levels(
     channels: list[int], strides: list[list[int]], encoder: list[int], decoder: list[int]
 ) -> None:
-    """Raise ValueError unless each level has its depths, and a stride to the next."""
+    """Raise ValueError unless each level has channels and depths, and a stride to the next."""
+    if not channels or min(channels) < 1:
+        raise ValueError(f"channels is {channels}, but each level has 1 or more")
     if not len(strides) + 1 == len(channels) == len(encoder) == len(decoder):
         raise ValueError(
             f"channels {channels} has {len(channels)} levels, which needs as many encoder and "

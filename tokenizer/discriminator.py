@@ -96,14 +96,18 @@ class PatchDiscriminator(nn.Module):
         nn.init.zeros_(conv.bias)
         return spectral_norm(conv) if norm == "spectral" else conv
 
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError where clips are too small to be judged."""
+        least = 2**self.depth
+        if min(height, width) < least:
+            raise ValueError(
+                f"clip is {height} x {width} pixels, but a discriminator of depth {self.depth} "
+                f"needs {least} each way; use larger clips or less depth"
+            )
+
     def forward(self, clip: Float[Tensor, "B 3 T H W"]) -> Float[Tensor, "B N"]:
         """Return a logit for each patch of a clip in [-1, 1], above 0 for real."""
-        least = 2**self.depth
-        if min(clip.shape[3:]) < least:
-            raise ValueError(
-                f"clip is {clip.shape[3]} x {clip.shape[4]} pixels, but a discriminator of depth "
-                f"{self.depth} needs {least} each way; use larger clips or less depth"
-            )
+        self.check_size(*clip.shape[3:])
         batch = len(clip)
         if not self.temporal:  # so that no norm looks across frames
             clip = rearrange(clip, "b c t h w -> (b t) c 1 h w")
@@ -158,6 +162,12 @@ class Adversary(nn.Module):
         self.lecam_weight, self.r1_weight, self.r1_every = lecam_weight, r1_weight, r1_every
         self.register_buffer("real_means", torch.zeros(len(discriminators)))
         self.register_buffer("fake_means", torch.zeros(len(discriminators)))
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError where clips are too small for a judge."""
+        for judge in self.discriminators:
+            assert isinstance(judge, PatchDiscriminator)
+            judge.check_size(height, width)
 
     def weight_at(self, step: int) -> float:
         """Return the weight of the generator's loss: 0 before the start, then a ramp."""

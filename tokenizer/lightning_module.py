@@ -74,6 +74,15 @@ class TokenizerModule(TrainedModule):
                 "the last layer that temporal trains lies in what compile compiles, but the "
                 "adversary's weight needs its gradient twice; leave compile out"
             )
+        if adversary is not None and adversary.start_step >= max_steps:
+            raise ValueError(
+                f"the adversary starts at step {adversary.start_step}, but the run has "
+                f"{max_steps}; start it earlier, or leave it out"
+            )
+        if quantizer_anneal_steps < 0:
+            raise ValueError(
+                f"quantizer_anneal_steps is {quantizer_anneal_steps}, but must be 0 or more"
+            )
         self.tokenizer = tokenizer
         self.square_weight, self.perceptual = square_weight, perceptual
         self.quantizer_anneal_steps = quantizer_anneal_steps
@@ -108,6 +117,8 @@ class TokenizerModule(TrainedModule):
                 self.tokenizer.num_latent_frames(part.num_frames)
                 side = data.side(part)  # which reads a clip
                 self.tokenizer.check_clip(torch.zeros(1, 3, 1, side, side))
+                if self.adversary is not None:
+                    self.adversary.check_size(side, side)
 
     def on_fit_start(self) -> None:
         """Give a new run the weights it starts from; open those of the perceptual loss."""

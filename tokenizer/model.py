@@ -17,6 +17,7 @@ from layers.storage import (
     find_model,
     load_module,
     read_manifest,
+    replacing,
     save_module,
     write_manifest,
 )
@@ -284,8 +285,9 @@ class Tokenizer(Configurable, nn.Module, Codec):
         if (folder / "tokenizer").is_dir():
             raise ValueError(f"{folder} holds a whole pipeline; save into another folder")
         facts = {"tokenizer_fingerprint": self.fingerprint()}
-        save_module(self, folder)
-        write_manifest(folder, facts)
+        with replacing(folder) as new:
+            save_module(self, new)
+            write_manifest(new, facts)
 
 
 def _hash(layout: str, *states: dict[str, Tensor]) -> str:

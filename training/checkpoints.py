@@ -32,12 +32,14 @@ class Checkpoints(Checkpoint):
         self.saved_step: int | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the checkpoint of an earlier run, if this one starts anew; else know its step."""
+        """Keep the checkpoint of another run, if this one does not go on from it."""
         given = trainer.ckpt_path
+        if _is_a_try(trainer):
+            return
         if given is not None and Path(given).resolve() == self.path.resolve():
             assert isinstance(pl_module, TrainedModule)
             self.saved_step = pl_module.step  # Lightning has restored it before
-        if given is None and trainer.is_global_zero and self.path.is_file():
+        elif trainer.is_global_zero and self.path.is_file():
             kept = self._free_name()
             self.path.replace(kept)
             rank_zero_info(f"the last checkpoint of an earlier run is kept as {kept}")
@@ -58,19 +60,26 @@ class Checkpoints(Checkpoint):
         batch_idx: int,
     ) -> None:
         assert isinstance(pl_module, TrainedModule)
-        step = int(pl_module.steps_done)
-        if step % self.every_n_steps == 0 or step == pl_module.max_steps:
-            self._save(trainer)
-            self.saved_step = step
+        if pl_module.step % self.every_n_steps == 0 or pl_module.step == pl_module.max_steps:
+            self._save(trainer, pl_module.step)
 
-    def _save(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep what was reached where a limit of time or patience ended the run."""
+        assert isinstance(pl_module, TrainedModule)
+        if pl_module.step not in (0, self.saved_step):
+            self._save(trainer, pl_module.step)
+
+    def _save(self, trainer: Trainer, step: int) -> None:
         """Write beside the old checkpoint, to the disk, and only then over it."""
+        if _is_a_try(trainer):
+            return
         partial = self.path.with_suffix(".partial")
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             with partial.open("rb") as stream:
                 os.fsync(stream.fileno())
             partial.replace(self.path)
+        self.saved_step = step
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -86,3 +95,8 @@ class Checkpoints(Checkpoint):
                 f"{self.saved_step}: the same command with --ckpt_path last resumes there"
             )
         print(f"\n{message}", file=sys.stderr)
+
+
+def _is_a_try(trainer: Trainer) -> bool:
+    """Say whether the run is Lightning's `fast_dev_run`, which leaves nothing behind."""
+    return bool(getattr(trainer, "fast_dev_run", False))

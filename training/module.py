@@ -1,9 +1,11 @@
 """What every Lightning module here shares: own step count, optimizers, EMA, exact resume."""
 
+import os
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any, NamedTuple
 
 import lightning
@@ -69,6 +71,19 @@ class Recipe:
                 f"clip_norm is {self.clip_norm}, which would leave nothing of a gradient; .inf "
                 "does not clip"
             )
+        for name, low, high in (
+            ("learning_rate", 0, inf),
+            ("matrix_learning_rate", 0, inf),
+            ("adversary_learning_rate", 0, inf),
+            ("weight_decay", 0, inf),
+            ("warmup_steps", 0, inf),
+            ("decay_share", 0, 1),
+            ("ema_decay", 0, 1),
+            ("max_bad_steps", 1, inf),
+        ):
+            if not low <= (value := getattr(self, name)) <= high:
+                limits = f"{low} to {high}" if high < inf else f"{low} or more"
+                raise ValueError(f"{name} is {value}, but must be {limits}")
 
 
 class TrainedModule(lightning.LightningModule, ABC):
@@ -108,6 +123,13 @@ class TrainedModule(lightning.LightningModule, ABC):
     def step(self) -> int:
         """Steps done so far, over all interruptions."""
         return int(self.steps_done)
+
+    @property
+    def noise_seed(self) -> int:
+        """Seed of what this step draws in this process: of the run's seed and both numbers."""
+        run = int(os.environ.get("PL_GLOBAL_SEED", "0"))  # where --seed_everything leaves it
+        sequence = numpy.random.SeedSequence((run, self.step, self.global_rank))
+        return int(sequence.generate_state(1, numpy.uint64)[0] >> numpy.uint64(1))
 
     @abstractmethod
     def objective(self, batch: Any) -> Objective:
@@ -150,7 +172,7 @@ class TrainedModule(lightning.LightningModule, ABC):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Do one step: loss, gradient, clipped update, the adversary's turn, averages, count."""
         # Noise and dropout hang on step and process: each rank has its own, a resume the same.
-        torch.manual_seed(self.step * self.trainer.world_size + self.global_rank)
+        torch.manual_seed(self.noise_seed)
         network_optimizer, *others = self._scheduled_optimizers()
         with autocast(self.device), self.compiled.applied():
             loss, logs, reply = self.objective(batch)

@@ -1,6 +1,8 @@
 """Two players, one step count: what a step does to the network and to its adversary."""
 
 import warnings
+from itertools import product
+from types import SimpleNamespace
 
 import lightning
 import pytest
@@ -224,6 +226,35 @@ def test_a_run_that_stops_soon_after_a_resume_says_where_it_goes_on(tmp_path, ca
     with pytest.raises(RuntimeError, match="3 steps in a row"):
         trained(again, tmp_path, ckpt_path=other, callbacks=[Checkpoints(str(tmp_path))])
     assert "before a checkpoint was written" in capsys.readouterr().err
+
+
+def test_going_on_from_another_checkpoint_keeps_the_last_one(tmp_path):
+    kept, trainer = Checkpoints(str(tmp_path)), quiet_trainer(tmp_path)
+    kept.path.parent.mkdir()
+    kept.path.write_bytes(b"long")
+    trainer.ckpt_path = str(tmp_path / "other.ckpt")  # type: ignore[method-assign]
+    kept.on_fit_start(trainer, Duel())
+    assert kept.path.with_name("earlier.ckpt").read_bytes() == b"long"
+
+
+def test_what_a_limit_of_time_leaves_is_kept(tmp_path):
+    kept = Checkpoints(str(tmp_path), every_n_steps=2)
+    kept.path.parent.mkdir()
+    trained(Duel(), tmp_path, last=3, callbacks=[kept])
+    state = torch.load(kept.path, weights_only=True)["state_dict"]
+    assert (int(state["steps_done"]), kept.saved_step) == (3, 3)
+
+
+def test_noise_hangs_on_seed_step_and_process(monkeypatch):
+    module, seen = Duel(), set()
+    for seed, step, rank in product(("0", "1"), (0, 1), (0, 1)):
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        module.steps_done.fill_(step)
+        module._trainer = SimpleNamespace(global_rank=rank)
+        assert module.noise_seed == module.noise_seed
+        seen.add(module.noise_seed)
+    assert len(seen) == 8
+    assert all(0 <= number < 2**63 for number in seen)
 
 
 def test_every_new_start_keeps_the_checkpoints_of_all_runs_before(tmp_path):
