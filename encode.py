@@ -66,6 +66,7 @@ class Encoder:
             "size": first_frame(self.source).shape[1],
             "fps": self.source.fps,
             "clips": self.source.reader.digest,
+            "left_out": sorted(self.source.unused_sources),
         }
 
     def samples(

@@ -9,7 +9,8 @@ from einops import reduce
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from data.video import resize_and_crop, to_model_range, to_uint8
+from data.resizing import resize_and_crop
+from data.video import to_model_range, to_uint8
 from diffusion.pixels import DrawnPixels, check_control_size, control_pictures
 from diffusion.sampler import Solver, generators_of
 from diffusion.wishes import Sampling as PixelSampling

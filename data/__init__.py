@@ -9,6 +9,7 @@ from data.schedule import Stage
 from data.shapes import Shapes
 from data.shard_folder import ShardFolder
 from data.source import ClipSource, Place, Sample
+from data.stochastic_mnist import StochasticMNIST
 from data.tokens import TokenFolder
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Shapes",
     "ShardFolder",
     "Stage",
+    "StochasticMNIST",
     "TokenFolder",
     "VideoFolder",
 ]

@@ -23,7 +23,10 @@ from data.tfrecord import find_records, read_example, read_records
 
 Episodes = Callable[[int, int], Iterator[Episode]]
 
-_KTH_TRAIN = range(1, 17)  # persons
+FPS = 10.0
+"""Frames a second of the arrays, which do not say it themselves."""
+
+_KTH_TRAIN = range(1, 21)  # persons, as SVG and MCVD divide them
 
 
 def bair(src: Path, camera: str) -> tuple[Episodes, int]:
@@ -124,7 +127,7 @@ def kinetics600(src: Path, split_file: Path) -> list[tuple[str, str]]:
 
 
 def kth(src: Path, split: str) -> list[tuple[str, str]]:
-    """KTH actions (Schuldt et al. 2004): [action/]personNN_action_dN_uncomp.avi; 1 to 16 train."""
+    """KTH actions (Schuldt et al. 2004): [action/]personNN_action_dN_uncomp.avi; 1 to 20 train."""
     rows = []
     for file in sorted(src.rglob("person*_uncomp.avi")):
         person, action = file.name.split("_")[:2]
@@ -151,7 +154,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("kind", choices=[*arrays, *lists])
     parser.add_argument("src", type=Path, help="folder or file; any word for moving-digits")
     parser.add_argument("out", type=Path, help="folder of shards, or .jsonl list to write")
-    parser.add_argument("--camera", default="main", choices=["main", "aux1"], help="of bair")
+    cameras = ["aux1", "main"]  # papers report the first
+    parser.add_argument("--camera", default=cameras[0], choices=cameras, help="of bair")
     parser.add_argument("--split", default="train", choices=["train", "test"], help="kth, digits")
     parser.add_argument("--split-file", type=Path, help="trainlist01.txt, or Kinetics' csv")
     parser.add_argument("--count", type=int, default=10_000, help="of moving-digits")
@@ -164,16 +168,15 @@ def main(arguments: list[str] | None = None) -> None:
         return write_list(args.src, rows, args.out)
     if args.kind == "kth":
         return write_list(args.src, kth(args.src, args.split), args.out)
-    fps = 10.0
+    kind = args.kind
     if args.kind == "bair":
-        episodes, count = bair(args.src, args.camera)
+        kind, (episodes, count) = f"bair {args.camera}", bair(args.src, args.camera)
     elif args.kind == "moving-mnist":
         episodes, count = moving_mnist(args.src)
     else:
         split: Split = "train" if args.split == "train" else "val"
-        episodes, count = moving_digits(args.count, 20, split)
-    kind = f"{args.kind} {args.camera} {args.split}"
-    manifest = write_episodes(args.out, episodes, count, fps=fps, kind=kind)
+        kind, (episodes, count) = f"{kind} {split}", moving_digits(args.count, 20, split)
+    manifest = write_episodes(args.out, episodes, count, fps=FPS, kind=kind)
     return print(f"{count} clips in {len(manifest.records)} shards")
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.container import VideoError
+from data.resizing import resize_and_crop
 from data.schedule import Stage, StepSampler, Window
 from data.source import ClipSource, Place, Sample
-from data.video import resize_and_crop, to_model_range
+from data.video import to_model_range
 
 _TRIES = 16  # so many unreadable clips in a row mean that the collection is at fault, not a clip
 

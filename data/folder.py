@@ -16,7 +16,7 @@ from data.split import held_out
 from data.video import VideoError, iterate_frames
 
 SUFFIXES = (".avi", ".gif", ".mkv", ".mov", ".mp4", ".webm")
-_FEW_VIDEOS = 10  # below this, holding out whole videos leaves too few to learn from
+FEW_VIDEOS = 10  # below this, holding out whole videos leaves too few to learn from
 _NAMED = 10  # names in one warning
 
 
@@ -73,7 +73,7 @@ class VideoFolder(ClipSource):
         self.size, self.min_frames, self._fps = size, min_frames, fps
         self.skipped: dict[str, str] = {}
         videos, names = self._load(memory_limit)
-        if len(names) >= _FEW_VIDEOS:
+        if len(names) >= FEW_VIDEOS:
             spans, self._split_rule = self._by_file(videos, names, seed)
         else:
             spans, self._split_rule = self._by_time(videos)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 import unicodedata
 from collections.abc import Iterator
@@ -31,8 +32,8 @@ class Listing(NamedTuple):
 def list_videos(src: Path, video_column: str, caption_columns: list[str]) -> Listing:
     """Read what `src` lists.
 
-    Lines that name the same video are one video with the captions of all of them. Paths are
-    relative to the list.
+    Lines that name the same video, however its path is spelt, are one video with the captions of
+    all of them. Paths are relative to the list.
 
     Args:
         src: A folder of videos with captions beside them, as `VideoFolder` reads it; a .txt with a
@@ -44,7 +45,8 @@ def list_videos(src: Path, video_column: str, caption_columns: list[str]) -> Lis
     base = src if src.is_dir() else src.parent
     videos: dict[str, Listed] = {}
     rejected = {}
-    for label, name, captions in rows:
+    for label, written, captions in rows:
+        name = _known_by(written, base)
         try:
             if isinstance(captions, VideoError):
                 raise captions
@@ -61,6 +63,12 @@ def list_videos(src: Path, video_column: str, caption_columns: list[str]) -> Lis
     if not videos:
         raise VideoError(f"{src} lists no video that is there; {dict(list(rejected.items())[:3])}")
     return Listing(list(videos.values()), rejected)
+
+
+def _known_by(written: str, base: Path) -> str:
+    """Return the one name of a path: short, and relative to the list where it lies beside it."""
+    path, home = Path(os.path.normpath(written)), Path(os.path.abspath(base))
+    return (path.relative_to(home) if path.is_relative_to(home) else path).as_posix()
 
 
 def clean_caption(text: str) -> str:

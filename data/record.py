@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32
 
 from data.episodes import Episode, write_episodes
-from data.video import resize_and_crop
+from data.resizing import resize_and_crop
 
 try:
     import gymnasium

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from data.video import resize_and_crop
+from data.resizing import resize_and_crop
 
 _SIDE = 64
 _BINS = 32

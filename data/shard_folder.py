@@ -38,7 +38,8 @@ class ShardFolder(ClipSource):
         path: The folder, or an address that fsspec knows, such as s3://bucket/folder.
         split: "all", or "train" and "val": a tenth of the source videos, whole, is held out.
         size: Side of the square frames; the default keeps them as stored.
-        min_frames: Shorter clips are left out; `too_short` counts them.
+        min_frames: Shorter clips are left out; `too_short` counts them, and `unused_sources` names
+            the videos of which no clip is left.
         seed: Chooses the videos held out.
         verify: Hash every shard before the first clip is read.
         keep: Condition on the scores that `data.curate` wrote, such as "motion > 1 and
@@ -72,7 +73,9 @@ class ShardFolder(ClipSource):
                 f"{f' that {keep!r} keeps' if keep else ''}; lower min_frames or "
                 "prepare longer clips"
             )
-        held = held_out(map(_source, self.reader.samples), seed)
+        sources = set(map(_source, self.reader.samples))
+        self.unused_sources = sources - {clip.source for clip in long}
+        held = held_out(sources, seed)
         self._clips = of_split(long, [clip.source in held for clip in long], split)
 
     @property

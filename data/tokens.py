@@ -55,7 +55,7 @@ class TokenFolder(Dataset[TokenSample]):
         self.fps, self.size = settings["fps"], settings["size"]
         samples = self._reader.samples
         sources = [str(stored.entry.meta["source"]) for stored in samples]
-        held = held_out(sources, seed)
+        held = held_out([*sources, *settings.get("left_out", [])], seed)
         self._samples = of_split(samples, [source in held for source in sources], split)
 
     def require(self, fingerprint: str) -> None:

@@ -21,10 +21,10 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from data.container import VideoError as VideoError
 from data.container import decoded_frames, describe, frame_rate, open_video, read_picture
+from data.resizing import centre, scaled
 
 MAX_GIF_FPS = 50.0  # players take shorter delays for a mistake
 
@@ -103,25 +103,13 @@ def pictures(
     height = width = 0
     for frame in frames:
         if not height:  # a stream that changes size midway keeps the size it began with
-            height, width = _scaled(frame.height, frame.width, size)
+            height, width = scaled(frame.height, frame.width, size)
         picture = reformatter.reformat(
             frame, width, height, "rgb24", interpolation=SCALING, threads=1
         ).to_ndarray()
         if size is not None:
-            picture = picture[_centre(height, width, size)]
+            picture = picture[centre(height, width, size)]
         yield np.ascontiguousarray(np.rot90(picture, frame.rotation // 90))
-
-
-def _scaled(height: int, width: int, size: int | None) -> tuple[int, int]:
-    if size is None:
-        return height, width
-    short = min(height, width)
-    return round(height * size / short), round(width * size / short)
-
-
-def _centre(height: int, width: int, size: int) -> tuple[slice, slice]:
-    top, left = (height - size) // 2, (width - size) // 2
-    return slice(top, top + size), slice(left, left + size)
 
 
 def decode_clip(
@@ -142,19 +130,6 @@ def decode_clip(
             f"but {num_frames or 'at least 1'} were asked for; ask for fewer or start earlier"
         )
     return torch.from_numpy(np.stack(frames))
-
-
-def resize_and_crop(
-    clip: UInt8[Tensor, "T H W 3"], size: int
-) -> UInt8[Tensor, "T {size} {size} 3"]:
-    """Resize the short side to `size` (bilinear, antialiased) and cut out the centre square."""
-    height, width = _scaled(clip.shape[1], clip.shape[2], size)
-    if (height, width) != clip.shape[1:3]:
-        pictures = rearrange(clip, "T H W C -> T C H W").float()
-        pictures = F.interpolate(pictures, (height, width), mode="bilinear", antialias=True)
-        clip = rearrange(pictures.round().clamp(0, 255).to(torch.uint8), "T C H W -> T H W C")
-    rows, columns = _centre(height, width, size)
-    return clip[:, rows, columns].contiguous()
 
 
 def to_model_range(clip: UInt8[Tensor, "*B T H W 3"]) -> Float[Tensor, "*B 3 T H W"]:

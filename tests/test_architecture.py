@@ -49,6 +49,7 @@ ALLOWED = {
         "diffusion.sampler",
         "diffusion.wishes",
         "lm",
+        "data.resizing",
         "data.video",
     },
 }

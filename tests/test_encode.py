@@ -15,6 +15,7 @@ import torch
 
 import encode
 from data import prepare
+from data.episodes import Episode, write_episodes
 from data.shard_folder import ShardFolder
 from data.shards import ShardError
 from data.token_datamodule import TokenDataModule
@@ -123,6 +124,30 @@ def test_clips_that_are_too_short_are_counted(made, capsys):
     encode.main(command(folder / "more"))
     said = capsys.readouterr().out
     assert "9 clips in 2 of 2 shards\nleft out 3 clips of less than 5 frames\n" in said
+
+
+def test_tokens_hold_out_the_videos_that_their_clips_do(tmp_path, pipe):
+    """Whatever the videos that are too short to be encoded: a tenth of all of them, by name."""
+    pipe.save_pretrained(tmp_path / "model")
+    lengths = [4 if k % 3 else 8 for k in range(31)]
+    clips = [torch.full((n, 32, 32, 3), 8 * k, dtype=torch.uint8) for k, n in enumerate(lengths)]
+    episodes = lambda a, b: iter([Episode(f"v{k}", clips[k].numpy()) for k in range(a, b)])
+    write_episodes(tmp_path / "clips", episodes, 31, fps=8.0, kind="test")
+    encode.main(command(tmp_path))
+    for seed in range(8):
+        held = {
+            split: ShardFolder(str(tmp_path / "clips"), split, seed=seed, min_frames=1)
+            for split in ("train", "val")
+        }
+        for split, source in held.items():
+            names = {source.stored(i).entry.meta["source"] for i in range(len(source))}
+            try:
+                tokens = TokenFolder(str(tmp_path / "tokens"), split, seed)
+            except ValueError:  # all that are held out are too short
+                assert split == "val"
+                continue
+            found = {s.entry.meta["source"] for s in tokens._samples}
+            assert found == {name for name in names if int(name[1:]) % 3 == 0}
 
 
 def test_other_clips_or_another_tokenizer_need_another_folder(made, pipe):

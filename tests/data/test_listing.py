@@ -42,6 +42,20 @@ def test_a_list_is_relative_to_itself_and_names_what_is_missing(three, monkeypat
     assert "No such file" in rejected["line 3"]
 
 
+def test_a_video_has_one_name_however_its_path_is_spelt(three):
+    """Two names of one video could fall on both sides of the split."""
+    spelt = ["a.mp4", "./a.mp4", f"{three}/a.mp4", "deep/../a.mp4", f"{three}/./b.mp4"]
+    rows = [json.dumps({"video": p, "caption": f"said {k}"}) for k, p in enumerate(spelt)]
+    (three / "deep").mkdir()
+    (three / "list.jsonl").write_text("\n".join(rows))
+    videos, rejected = listed(three / "list.jsonl")
+    assert not rejected
+    assert [(v.name, v.captions) for v in videos] == [
+        ("a.mp4", ("said 0", "said 1", "said 2", "said 3")),
+        ("b.mp4", ("said 4",)),
+    ]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 def test_a_table_gives_every_caption_of_a_video(three, suffix):
     with (three / f"t{suffix}").open("w", newline="") as file:

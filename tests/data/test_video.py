@@ -13,13 +13,13 @@ from einops import rearrange
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
+from data.resizing import resize_and_crop
 from data.video import (
     VideoError,
     VideoWriter,
     decode_clip,
     iterate_frames,
     probe,
-    resize_and_crop,
     to_model_range,
     to_uint8,
     write_video,
