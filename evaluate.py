@@ -16,6 +16,7 @@ import atexit
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -31,6 +32,7 @@ from evaluation import result
 from evaluation.blind import collect_votes, write_blind_page
 from evaluation.experiment import Files, Found, Options, evaluate
 from evaluation.measures import TextEncoder
+from evaluation.protocol import Protocol
 from evaluation.protocol_report import write_result_page
 from evaluation.protocols import PROTOCOLS
 from evaluation.run import REAL
@@ -64,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--i3d", type=Path, help="I3D for the self-test's golden values")
     commands = parser.add_subparsers(dest="command", metavar="PROTOCOL or command")
     for protocol in PROTOCOLS.values():
-        _protocol_parser(commands.add_parser(protocol.name, help=protocol.data))
+        _protocol_parser(commands.add_parser(protocol.name, help=protocol.data), protocol)
     for name in ("compare", "blind"):
         command = commands.add_parser(name)
         command.add_argument("results", nargs=2, type=Path, help="result.json or its folder")
@@ -81,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _protocol_parser(parser: argparse.ArgumentParser) -> None:
+def _protocol_parser(parser: argparse.ArgumentParser, protocol: Protocol) -> None:
     parser.add_argument("model", help="model folder, hub id, .npy of clips, or 'none'")
     parser.add_argument("data", nargs="?", type=Path, help="the benchmark, or any folder of videos")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
@@ -98,6 +100,9 @@ def _protocol_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lpips", type=Path, help="perceptual distance, as TorchScript")
     parser.add_argument("--clip", type=Path, help="folder of a CLIP model")
     parser.add_argument("--train-data", type=Path, help="what the model was trained on")
+    if protocol.is_open:
+        held = "all videos, or those that training holds out"
+        parser.add_argument("--split", choices=["all", "val"], default=protocol.split, help=held)
     for name, kind in SAMPLING.items():
         option, choices = f"--{name.replace('_', '-')}", get_args(kind) or None
         kind = str if choices else kind
@@ -144,20 +149,23 @@ def run(args: argparse.Namespace) -> None:
         args.train_data,
     )
     sampling = {n: getattr(args, n) for n in SAMPLING if getattr(args, n) is not None}
-    options = Options(
-        args.clips, args.batch_size, args.seed, args.replicates, sampling, rank, world_size
-    )
-    found = evaluate(PROTOCOLS[args.command], model, args.data, files, options, file)
+    how = args.clips, args.batch_size, args.seed, args.replicates, sampling, rank, world_size
+    options = Options(*how, args.device)
+    protocol = PROTOCOLS[args.command]
+    if protocol.is_open:
+        protocol = replace(protocol, split=args.split)
+    found = evaluate(protocol, model, args.data, files, options, file)
     if found is not None:
-        write(args.out, found, model.fps if model is not None else 8.0)
+        write(args.out, found)
 
 
-def write(out: Path, found: Found, fps: float) -> None:
+def write(out: Path, found: Found) -> None:
     """Write result.json, the kept clips and the page; print the figures."""
     result.write(out / "result.json", found.result)
     clips = kept_clips(found)
     for name, kept in clips.items():
         np.save(out / f"{name}.npy", kept.numpy())
+    fps = found.result["counts"]["fps"]
     write_result_page(out / "report.html", result.read(out), clips, fps)
     show(found.result["systems"])
     console.print(f"{out / 'report.html'} shows all of it")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from transformers import AutoTokenizer, CLIPModel
 
-from evaluation.extractors import file_hash
+from evaluation.extractors import device_of, file_hash
 
 # What CLIP's training normalised pictures by.
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -40,23 +40,23 @@ class CLIPFeatures(nn.Module):
     @torch.no_grad()
     def frames(self, clip: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B T D"]:
         """Describe each frame: short side resized, centre cut out."""
-        x = rearrange(clip, "B T H W C -> (B T) C H W").float() / 255
+        x = rearrange(clip.to(device_of(self)), "B T H W C -> (B T) C H W").float() / 255
         scale = self.side / min(x.shape[2:])
         size = [round(length * scale) for length in x.shape[2:]]
         x = F.interpolate(x, size, mode="bicubic", antialias=True).clamp(0, 1)
         top, left = ((length - self.side) // 2 for length in size)
         x = x[:, :, top : top + self.side, left : left + self.side]
-        mean, std = (torch.tensor(values)[:, None, None] for values in (_MEAN, _STD))
+        mean, std = (x.new_tensor(values)[:, None, None] for values in (_MEAN, _STD))
         states = self.model.vision_model(pixel_values=(x - mean) / std).pooler_output
-        features = F.normalize(self.model.visual_projection(states), dim=-1)
+        features = F.normalize(self.model.visual_projection(states), dim=-1).cpu()
         return rearrange(features, "(B T) D -> B T D", B=len(clip))
 
     @torch.no_grad()
     def texts(self, captions: list[str]) -> Float[Tensor, "B D"]:
         """Describe captions."""
         pieces = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
-        states = self.model.text_model(**pieces).pooler_output
-        return F.normalize(self.model.text_projection(states), dim=-1)
+        states = self.model.text_model(**pieces.to(device_of(self))).pooler_output
+        return F.normalize(self.model.text_projection(states), dim=-1).cpu()
 
     def similarity(
         self, clip: UInt8[Tensor, "B T H W 3"], captions: list[str]

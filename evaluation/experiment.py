@@ -16,12 +16,12 @@ from evaluation.frechet import RandomFeatures3D
 from evaluation.likelihood import PSEUDO_GROUPS
 from evaluation.measures import Measures, TextEncoder, TokenFacts
 from evaluation.perception import PerceptualDistance
-from evaluation.protocols import Protocol
-from evaluation.real_videos import Opened, drawn
+from evaluation.protocol import Protocol
 from evaluation.reference import FirstClips, Reference
 from evaluation.run import REAL, Extractors, Run
 from evaluation.summary import MAX_KERNEL_CLIPS, Summary
 from evaluation.systems import BaselineSystem, FileSystem, Model, ModelSystem, System
+from evaluation.video_sets import open_videos
 
 TRAINING_CLIPS = 1000
 """Of a built-in data set, among which neighbours are sought where no training data are given."""
@@ -64,6 +64,7 @@ class Options:
         sampling: What `generate` is told beside, such as temperature or decoder.
         rank: This process.
         world_size: How many processes share the units.
+        device: Where networks that describe clips work.
     """
 
     num_clips: int | None = None
@@ -73,6 +74,7 @@ class Options:
     sampling: dict[str, float | int | str] = field(default_factory=dict)
     rank: int = 0
     world_size: int = 1
+    device: torch.device | str = "cpu"
 
 
 class Found(NamedTuple):
@@ -103,11 +105,15 @@ def evaluate(
         clips: Clips of another model, as .npy, instead of a model.
     """
     size = protocol.size or (model.size if model is not None else 64)
-    reference = Reference(protocol, data, size, options.num_clips, options.seed)
+    opened = open_videos(protocol, data, size, options.num_clips)
+    reference = Reference(protocol, opened, size, options.num_clips, options.seed)
     extractors = _extractors(files, protocol)
+    for network in (*extractors, files.text_encoder):
+        if isinstance(network, nn.Module):
+            network.to(options.device)
     neighbours = _neighbours(files.train_data, data, protocol, size)
     systems = _systems(protocol, model, clips, reference, options, neighbours)
-    measures = _measures(files, protocol, model)
+    measures = _measures(files, protocol, model, reference.fps, options.device)
     notes = [*reference.notes, *_rank_notes(protocol, len(reference), extractors.video)]
     rank = {"rank": options.rank, "world_size": options.world_size}
     parts = protocol, reference, systems, measures, extractors, neighbours
@@ -131,7 +137,7 @@ def evaluate(
         counts=_counts(protocol, len(reference), options.num_replicates, size, measures.fps),
         hashes=_hashes(files, extractors, model, clips, rows[REAL, "digest"], neighbours, options),
         seeds=dict.fromkeys(("sampling", "windows", "bootstrap"), options.seed),
-        deviations=_deviations(protocol, len(reference), model, size),
+        deviations=[*reference.deviations, *_deviations(protocol, len(reference), model, size)],
         options={"sampling": options.sampling, "notes": notes, **facts},
     )
     return Found(stamp | {"systems": {s: summary.system(s) for s in [*systems, REAL]}}, rows)
@@ -164,7 +170,7 @@ def _systems(
     if model is not None:
         systems["model"] = ModelSystem(model, protocol, options.seed, options.sampling)
     elif clips is not None:
-        systems["model"] = FileSystem(clips, protocol, len(reference))
+        systems["model"] = FileSystem(clips, protocol, len(reference), reference.size)
     if protocol.task == "predict":
         answers = BASELINES | ({"nearest_train": neighbours.go_on} if neighbours else {})
         systems |= {name: BaselineSystem(answer, protocol) for name, answer in answers.items()}
@@ -173,7 +179,13 @@ def _systems(
     return systems
 
 
-def _measures(files: Files, protocol: Protocol, model: Model | None) -> Measures:
+def _measures(
+    files: Files,
+    protocol: Protocol,
+    model: Model | None,
+    fps: float,
+    device: torch.device | str,
+) -> Measures:
     facts = None
     if model is not None and model.prior is not None:
         grid = model.prior.grid
@@ -182,8 +194,8 @@ def _measures(files: Files, protocol: Protocol, model: Model | None) -> Measures
         grey=protocol.grey,
         paired=protocol.task != "generate",
         context_frames=protocol.context_frames,
-        fps=model.fps if model is not None else 8.0,
-        lpips=PerceptualDistance(files.lpips) if files.lpips is not None else None,
+        fps=fps,
+        lpips=PerceptualDistance(files.lpips).to(device) if files.lpips is not None else None,
         clip=files.text_encoder,
         captions=protocol.condition == "caption",
         token_facts=facts,
@@ -194,13 +206,11 @@ def _neighbours(
     train_data: Path | None, data: Path | None, protocol: Protocol, size: int
 ) -> Neighbours | None:
     """Read what the model was trained on; a built-in data set is known to have been."""
-    every = replace(protocol, num_clips=None, draw="each", windows=1)
-    if train_data is not None:
-        return Neighbours(FirstClips(Reference(every, train_data, size, None, 0)))
-    if data is None and protocol.built_in:
-        videos = drawn(every, TRAINING_CLIPS, "train", size)
-        return Neighbours(FirstClips(Reference(every, Opened("drawn", videos), size, None, 0)))
-    return None
+    if train_data is None and (data is not None or not protocol.built_in):
+        return None
+    opened = open_videos(protocol, train_data, size, TRAINING_CLIPS, training=True)
+    every = replace(protocol, num_clips=None, draw="each", windows=1, layout="")
+    return Neighbours(FirstClips(Reference(every, opened, size, None, 0)))
 
 
 def _rank_notes(protocol: Protocol, num_units: int, extractor: nn.Module) -> list[str]:

@@ -6,6 +6,7 @@ after it gave the published answer on black and white clips.
 
 import hashlib
 import zipfile
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +45,12 @@ def file_hash(path: str | Path, expected: str | None = None) -> str:
     return digest
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Return where a network works; features come back to the CPU."""
+    held = chain(network.parameters(), network.buffers())
+    return next((tensor.device for tensor in held), torch.device("cpu"))
+
+
 def load_script(path: str | Path) -> torch.jit.ScriptModule:
     """Load a TorchScript file."""
     try:
@@ -78,7 +85,8 @@ class ScriptedFeatures(nn.Module):
     @torch.no_grad()
     def forward(self, clip: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B D"]:
         pattern = "B T H W C -> (B T) C H W" if self.per_frame else "B T H W C -> B C T H W"
-        features = self.network(rearrange(clip, pattern), **self.options)
+        x = rearrange(clip.to(device_of(self)), pattern)
+        features = self.network(x, **self.options).cpu()
         return (
             rearrange(features, "(B T) D -> B (T D)", B=len(clip)) if self.per_frame else features
         )
@@ -121,11 +129,11 @@ class I3DFeatures(nn.Module):
     def forward(self, clip: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B 400"]:
         if clip.shape[1] < 9:
             raise ValueError(f"clip has {clip.shape[1]} frames, but I3D needs at least 9")
-        x = rearrange(clip, "B T H W C -> B C T H W")
+        x = rearrange(clip.to(device_of(self)), "B T H W C -> B C T H W")
         if self.resize == "script":
-            return self.network(x, **self.inside, **self.options)
+            return self.network(x, **self.inside, **self.options).cpu()
         x = resized(x.float(), self.resize) / 127.5 - 1
-        return self.network(x, **dict.fromkeys(self.inside, False), **self.options)
+        return self.network(x, **dict.fromkeys(self.inside, False), **self.options).cpu()
 
     def golden_distance(self) -> float:
         """Return the FVD of black against white clips, whose covariance is zero."""

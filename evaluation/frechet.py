@@ -91,11 +91,12 @@ class RandomFeatures3D(nn.Module):
     @torch.no_grad()
     def forward(self, clip: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B D"]:
         """Describe each clip by the mean and the deviation of every last channel."""
+        clip = clip.to(next(self.parameters()).device)
         states = rearrange(clip, "B T H W C -> B C T H W").float() / 127.5 - 1
         for layer in self.layers:
             states = nn.functional.leaky_relu(layer(states), 0.2)
         states = rearrange(states, "B D T H W -> B D (T H W)")
-        return torch.cat([states.mean(-1), states.std(-1, correction=0)], dim=1)
+        return torch.cat([states.mean(-1), states.std(-1, correction=0)], dim=1).cpu()
 
 
 def described(extractor: nn.Module, clip: UInt8[Tensor, "B T H W 3"]) -> Float64[Tensor, "B D"]:

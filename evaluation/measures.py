@@ -43,7 +43,8 @@ class Figure(NamedTuple):
     """A number made of rows.
 
     `of_clip` turns a clip's numbers into its score, `of_mean` the mean over clips into the figure;
-    `curve` says whether the row is one number a frame.
+    `curve` says whether the row is one number a frame, `paired` whether it compares a clip with its
+    truth: only then has the best of several samples a meaning.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Figure(NamedTuple):
     of_clip: Callable[[Tensor], Tensor] = lambda rows: rows.mean(-1)
     of_mean: Callable[[Tensor], Tensor] = lambda mean: mean
     curve: Callable[[Tensor], Tensor] | None = None
+    paired: bool = False
 
     def scores(self, rows: Float64[Tensor, "N S K"], best: bool) -> Float64[Tensor, " N"]:
         """Return one number a clip: that of its best sample, or the mean over samples."""
@@ -71,7 +73,7 @@ class Figure(NamedTuple):
         return weighted_mean(self.curve(self._chosen(rows, best)).mean(1), weights)
 
     def _chosen(self, rows: Tensor, best: bool) -> Tensor:
-        if not best:
+        if not (best and self.paired):
             return rows
         quality = self.of_mean(self.of_clip(rows)) * (1 if self.higher_is_better else -1)
         return rows[torch.arange(len(rows)), quality.argmax(1)][:, None]
@@ -82,16 +84,16 @@ def _same(rows: Tensor) -> Tensor:
 
 
 PAIRED = [
-    Figure("psnr_frame", "mse", True, lambda x: psnr(x).mean(-1), curve=psnr),
-    Figure("psnr_clip", "mse", True, lambda x: psnr(x.mean(-1))),
-    Figure("psnr_pooled", "mse", True, of_mean=psnr),
-    Figure("ssim", "ssim", True, curve=_same),
+    Figure("psnr_frame", "mse", True, lambda x: psnr(x).mean(-1), curve=psnr, paired=True),
+    Figure("psnr_clip", "mse", True, lambda x: psnr(x.mean(-1)), paired=True),
+    Figure("psnr_pooled", "mse", True, of_mean=psnr, paired=True),
+    Figure("ssim", "ssim", True, curve=_same, paired=True),
 ]
 """Figures of a clip beside its truth; only predicted frames count."""
 
 MOVING_MNIST = [
-    Figure("mse_sum", "squared_error", False, curve=_same),
-    Figure("mae_sum", "absolute_error", False),
+    Figure("mse_sum", "squared_error", False, curve=_same, paired=True),
+    Figure("mae_sum", "absolute_error", False, paired=True),
 ]
 
 ALONE = [
@@ -149,7 +151,8 @@ class Measures:
                     absolute_error=frame_absolute_error,
                 )
             if lpips is not None:
-                self._add([Figure(lpips.name, "lpips", False, curve=_same)], lpips=lpips)
+                figure = Figure(lpips.name, "lpips", False, curve=_same, paired=True)
+                self._add([figure], lpips=lpips)
         self.alone: dict[str, Rows] = {
             "flicker": lambda x, y, c: 1 - frame_change(x) / 255,
             "consistency_pixel": lambda x, y, c: consistency(pixel_features(x)),

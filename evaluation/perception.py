@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evaluation.extractors import file_hash, load_script
+from evaluation.extractors import device_of, file_hash, load_script
 
 
 class PerceptualDistance(nn.Module):
@@ -36,10 +36,10 @@ class PerceptualDistance(nn.Module):
     ) -> Float64[Tensor, "B T"]:
         """Return the distance of each frame to its target."""
         x, y = (
-            rearrange(clip, "B T H W C -> (B T) C H W").float() / 127.5 - 1
+            rearrange(clip.to(device_of(self)), "B T H W C -> (B T) C H W").float() / 127.5 - 1
             for clip in (prediction, target)
         )
-        return self.network(x, y).double().reshape(prediction.shape[:2])
+        return self.network(x, y).cpu().double().reshape(prediction.shape[:2])
 
 
 def consistency(frames: Float[Tensor, "B T D"]) -> Float64[Tensor, "B S"]:

@@ -7,85 +7,9 @@ TATS (Ge et al. 2022, arXiv 2204.03638), LARP (Wang et al. 2024, arXiv 2410.2126
 al. 2022, arXiv 2205.09853), OpenSTL (Tan et al. 2023, arXiv 2306.11249).
 """
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
 
-from evaluation.extractors import Resize
-from evaluation.frechet import Covariance
-
-Layout = Literal["", "bair", "davis", "kinetics600", "kth", "moving-mnist", "ucf101-train"]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a benchmark is run.
-
-    Args:
-        name: Its name on the command line.
-        task: Go on from a context, make clips from nothing but a caption or class, or pass clips
-            through the tokenizer.
-        data: Which videos DATA must hold.
-        num_frames: Length of the clips that are compared.
-        size: Height and width; None is the model's own.
-        context_frames: How many of the frames are given.
-        frame_stride: Every how many frames of a video are taken.
-        num_clips: Contexts, or real clips; None is one for each video.
-        draw: One clip of each of the first videos ("each"), of videos drawn without ("sample") or
-            with repetition ("repeat").
-        start: Where a clip begins: at the first frame, or at a random one.
-        windows: Real clips from each video, evenly placed, in the reference set; the first of them
-            gives the context.
-        samples: Generated clips for each context.
-        sets: Compare all samples with the reference at once ("pooled"), or each of the `samples`
-            trials alone, and average ("per_trial").
-        frames: Average frame metrics over samples, or take the best sample of each context.
-        condition: What the model is told.
-        grey: Whether the pictures have one channel, repeated three times.
-        resize: How I3D's input comes to 224 pixels.
-        covariance: Divide by N - 1 ("unbiased") or N ("population").
-        source: Whose numbers it can stand beside.
-        built_in: A data set that is drawn, and needs no folder.
-        layout: The files of which benchmark are known as they were given out (`real_videos`).
-    """
-
-    name: str
-    task: Literal["predict", "generate", "reconstruct"]
-    data: str
-    num_frames: int
-    size: int | None
-    context_frames: int = 0
-    frame_stride: int = 1
-    num_clips: int | None = None
-    draw: Literal["each", "sample", "repeat"] = "each"
-    start: Literal["first", "random"] = "first"
-    windows: int = 1
-    samples: int = 1
-    sets: Literal["pooled", "per_trial"] = "pooled"
-    frames: Literal["mean", "best"] = "mean"
-    condition: Literal["none", "caption", "class", "actions"] = "none"
-    grey: bool = False
-    resize: Resize = "script"
-    covariance: Covariance = "population"
-    source: str = ""
-    built_in: Literal["", "shapes", "digits"] = ""
-    layout: Layout = ""
-
-    def __post_init__(self) -> None:
-        if (self.task == "predict") != (0 < self.context_frames < self.num_frames):
-            raise ValueError(
-                f"{self.name}: context_frames is {self.context_frames} of {self.num_frames}; "
-                "prediction needs some but not all, any other task none"
-            )
-
-    @property
-    def span(self) -> int:
-        """Frames of a video that one clip reaches over."""
-        return 1 + (self.num_frames - 1) * self.frame_stride
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return all fields, for the stamp."""
-        return asdict(self)
-
+from evaluation.protocol import Protocol
 
 _BAIR = Protocol(
     "bair",
@@ -133,16 +57,21 @@ _UCF = Protocol(
 _KTH = Protocol(
     "kth",
     "predict",
-    "KTH actions, persons 17 to 25",
+    "KTH actions, persons 21 to 25",
     num_frames=40,
     size=64,
     context_frames=10,
     num_clips=256,
-    draw="sample",
+    draw="spread",
     start="random",
     samples=10,
+    sets="per_trial",
+    frames="best",
     grey=True,
-    source="MCVD: 10 -> 30, 10 samples a context",
+    fit="stretch",
+    resize="short_centre",
+    covariance="unbiased",
+    source="MCVD: 10 -> 30, the best of 10 samples a context, FVD as the mean of 10 trials",
     layout="kth",
 )
 _MNIST = Protocol(
@@ -163,12 +92,12 @@ _RECONSTRUCTION = Protocol(
     "any folder of videos",
     num_frames=17,
     size=None,
-    source="",
 )
 _ROLLOUTS = Protocol(
     "rollouts",
     "predict",
     "roll-outs of a robot or a game with their actions, as data.record writes them",
+    split="val",
     num_frames=17,
     size=None,
     context_frames=5,
@@ -215,7 +144,6 @@ PROTOCOLS = {
             num_clips=2048,
             draw="sample",
             resize="stretch",
-            covariance="unbiased",
             source="TATS, OmniTokenizer: 2,048 samples, train",
         ),
         replace(
@@ -232,11 +160,17 @@ PROTOCOLS = {
         replace(
             _MNIST,
             name="moving-mnist-stochastic",
+            data="MNIST, whose test digits leave every wall in a new direction",
             num_frames=15,
             context_frames=5,
             num_clips=256,
             samples=10,
-            source="MCVD: 5 -> 10, 10 samples a context",
+            sets="per_trial",
+            frames="best",
+            resize="short_centre",
+            covariance="unbiased",
+            source="MCVD: 5 -> 10, the best of 10 samples a context, FVD as the mean of 10 trials",
+            layout="mnist",
         ),
         _KTH,
         _RECONSTRUCTION,

@@ -4,8 +4,7 @@ Everything is decided before the first frame is decoded, so that a folder that c
 refused at once.
 """
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +12,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from data.resizing import resized
 from data.source import Sample
-from evaluation.protocols import Protocol
-from evaluation.real_videos import Opened, RealVideo, open_videos
+from evaluation.protocol import Protocol
+from evaluation.real_videos import RealVideo
+from evaluation.video_sets import Opened
 
 
 class Unit(NamedTuple):
@@ -34,12 +35,8 @@ class Reference:
 
     Args:
         protocol: Says which clips.
-        data: The benchmark as it was given out (`real_videos.ORIGINAL`), shards of `data.prepare`,
-            `data.record` or `data.benchmark_sets`, or a folder of videos (avi, gif, mkv, mov, mp4,
-            webm) or of uint8 arrays T x H x W x 3 (.npy, or .npz with `frames` and perhaps
-            `actions`, a row for the action that leads to each frame); None for a built-in data
-            set. In a folder, `name.txt` or the "caption" of `name.json` beside a video is its
-            caption, and the folder it lies in is its class.
+        opened: The videos that they are cut from. Where nothing says which they must be, too short
+            ones are left out.
         size: Side of the frames.
         num_clips: Fewer units than the protocol says, or None.
         seed: Draws videos and windows.
@@ -48,17 +45,17 @@ class Reference:
     def __init__(
         self,
         protocol: Protocol,
-        data: Path | Opened | None,
+        opened: Opened,
         size: int,
         num_clips: int | None,
         seed: int,
     ) -> None:
-        self.protocol, self.size = protocol, size
-        opened = data if isinstance(data, Opened) else open_videos(protocol, data, size, num_clips)
-        self.kind, self.videos = opened.kind, _long_enough(opened.videos, protocol)
-        self.notes = opened.notes
+        self.protocol, self.size, self.kind = protocol, size, opened.kind
+        self.fps = opened.fps / protocol.frame_stride
+        self.videos, short = _long_enough(opened.videos, protocol)
+        self.notes, self.deviations = [*opened.notes, *short], [*opened.deviations]
         wanted = num_clips or protocol.num_clips or len(self.videos)
-        self.order, self.offsets = _draw(protocol, self.videos, wanted, seed)
+        self.order, self.offsets = _draw(protocol, len(self.videos), wanted, seed)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -67,12 +64,11 @@ class Reference:
         """Decode the clips of a unit."""
         video = self.videos[self.order[unit]]
         starts = _starts(self.protocol, video.num_frames, self.offsets[unit])
-        sample = _decode(video, starts[-1] + self.protocol.span, self.size)
+        sample = _decode(video, starts[-1] + self.protocol.span, self.size, self.protocol.fit)
         stride, length = self.protocol.frame_stride, self.protocol.span
         clips = torch.stack([sample.frames[start : start + length : stride] for start in starts])
         if self.protocol.grey:
-            grey = clips.float().mean(-1, keepdim=True).round().to(torch.uint8)
-            clips = grey.expand(-1, -1, -1, -1, 3).contiguous()
+            clips = greyed(clips)
         actions = sample.actions
         if actions is not None:
             actions = actions[starts[0] : starts[0] + length : stride]
@@ -92,8 +88,16 @@ class FirstClips:
         return self.reference.read(unit).real[0]
 
 
-def _decode(video: RealVideo, end: int, size: int) -> Sample:
-    sample = video.read(end, size)
+def greyed(clips: UInt8[Tensor, "*B 3"]) -> UInt8[Tensor, "*B 3"]:
+    """Put the mean of the three channels into each."""
+    grey = clips.float().mean(-1, keepdim=True).round().to(torch.uint8)
+    return grey.expand(clips.shape).contiguous()
+
+
+def _decode(video: RealVideo, end: int, size: int, fit: str) -> Sample:
+    sample = video.read(end, size if fit == "crop" else None)
+    if fit == "stretch":
+        sample = sample._replace(frames=resized(sample.frames, size, size))
     if len(sample.frames) < end:
         raise ValueError(
             f"{video.name} says it has at least {end} frames, but {len(sample.frames)} came out; "
@@ -102,34 +106,38 @@ def _decode(video: RealVideo, end: int, size: int) -> Sample:
     return sample
 
 
-def _long_enough(videos: list[RealVideo], protocol: Protocol) -> list[RealVideo]:
+def _long_enough(videos: list[RealVideo], protocol: Protocol) -> tuple[list[RealVideo], list[str]]:
+    """Return the videos that clips fit into, and what to say of the others."""
     needed = protocol.span + protocol.windows - 1
     short = [video for video in videos if video.num_frames < needed]
-    if short:
-        names = ", ".join(f"{video.name} ({video.num_frames})" for video in short[:5])
-        raise ValueError(
-            f"{len(short)} of {len(videos)} videos have fewer than the {needed} frames that "
-            f"{protocol.name} needs: {names}; replace them or take them out"
-        )
-    return videos
+    if not short:
+        return videos, []
+    names = ", ".join(f"{video.name} ({video.num_frames})" for video in short[:5])
+    told = f"{len(short)} of {len(videos)} videos have fewer than the {needed} frames that "
+    told += f"{protocol.name} needs: {names}"
+    if protocol.is_open and len(short) < len(videos):
+        return [video for video in videos if video.num_frames >= needed], [f"left out: {told}"]
+    raise ValueError(f"{told}; replace them or take them out")
 
 
 def _draw(
-    protocol: Protocol, videos: Sequence[RealVideo], wanted: int, seed: int
+    protocol: Protocol, num_videos: int, wanted: int, seed: int
 ) -> tuple[list[int], list[float]]:
     """Choose the video of each unit, and where in it the clip begins, in [0, 1)."""
-    if protocol.draw != "repeat" and len(videos) < wanted:
+    if protocol.draw in ("each", "sample") and num_videos < wanted:
         raise ValueError(
-            f"{protocol.name} needs {wanted} videos, but there are {len(videos)}; give the whole "
-            f"split, or --clips {len(videos)}, whose numbers stand beside no published ones"
+            f"{protocol.name} needs {wanted} videos, but there are {num_videos}; give the whole "
+            f"split, or --clips {num_videos}, whose numbers stand beside no published ones"
         )
     rng = np.random.default_rng((seed, 7))
     if protocol.draw == "each":
         order = np.arange(wanted)
     elif protocol.draw == "sample":
-        order = rng.permutation(len(videos))[:wanted]
+        order = rng.permutation(num_videos)[:wanted]
+    elif protocol.draw == "spread":
+        order = np.linspace(0, num_videos - 1, wanted).round().astype(int)
     else:
-        order = rng.integers(len(videos), size=wanted)
+        order = rng.integers(num_videos, size=wanted)
     offsets = rng.random(wanted) if protocol.start == "random" else np.zeros(wanted)
     return order.tolist(), offsets.tolist()
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from evaluation.lengths import LENGTH_RULE
-from evaluation.protocols import Protocol
+from evaluation.protocol import Protocol
 
 _PACKAGES = ("torch", "torchmetrics", "numpy", "av", "einops", "vector-quantize-pytorch")
 

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from data.video import resize_and_crop
+from data.resizing import resize_and_crop
 from evaluation.likelihood import bits_of
 
 

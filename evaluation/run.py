@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from evaluation import likelihood
 from evaluation.baselines import Neighbours
 from evaluation.measures import Measures
-from evaluation.protocols import Protocol
-from evaluation.reference import Reference, Unit
+from evaluation.protocol import Protocol
+from evaluation.reference import Reference, Unit, greyed
 from evaluation.systems import FileSystem, ModelSystem, System
 from evaluation.table import ClipTable
 
@@ -105,6 +105,8 @@ class Run:
         draws = isinstance(system, ModelSystem | FileSystem) and self.protocol.task != "reconstruct"
         for sample in range(self.protocol.samples if draws else 1):
             clips = system(units, numbers.tolist(), sample)
+            if self.protocol.grey:
+                clips = greyed(clips)
             rows = self.measures.read(clips, target, captions)
             rows["video"] = self._features(clips)
             samples.append(rows | self._described(clips))

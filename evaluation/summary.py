@@ -16,7 +16,7 @@ from evaluation.frechet import feature_distance
 from evaluation.inception_score import inception_score
 from evaluation.kernel import KernelDistance
 from evaluation.measures import Figure, Measures
-from evaluation.protocols import Protocol
+from evaluation.protocol import Protocol
 from evaluation.run import REAL, Extractors
 
 MAX_KERNEL_CLIPS = 2048  # clips a side whose kernels are held in memory

@@ -4,9 +4,10 @@ Each turns the units of a batch into clips of the protocol's length, by the stat
 (`lengths.LENGTH_RULE`).
 """
 
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,15 +15,16 @@ from einops import rearrange
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from data.video import resize_and_crop
-from evaluation import lengths, protocols
+from data.resizing import resize_and_crop
+from evaluation import lengths
+from evaluation.protocol import Protocol
 from evaluation.reference import Unit
 
 Clips = UInt8[Tensor, "B T H W 3"]
 
 
 @runtime_checkable
-class Model(Protocol):
+class Model(typing.Protocol):
     """What can be measured: `pipeline.VideoPipeline`."""
 
     tokenizer: Any
@@ -60,7 +62,7 @@ class ModelSystem:
     def __init__(
         self,
         model: Model,
-        protocol: protocols.Protocol,
+        protocol: Protocol,
         seed: int,
         options: dict[str, float | int | str] | None = None,
     ) -> None:
@@ -146,9 +148,13 @@ class FileSystem:
         path: .npy with uint8 clips N S x T x H x W x 3, sample by sample for each unit.
         protocol: What they were made for.
         num_units: How many units there are.
+        size: Side of the frames.
+
+    Raises:
+        ValueError: It is no such file, or holds other clips.
     """
 
-    def __init__(self, path: Path, protocol: protocols.Protocol, num_units: int) -> None:
+    def __init__(self, path: Path, protocol: Protocol, num_units: int, size: int) -> None:
         if path.suffix.lower() != ".npy":
             raise ValueError(
                 f"{path.name} is no .npy file; metrics are never computed from a lossy video file "
@@ -158,12 +164,11 @@ class FileSystem:
             raise ValueError(f"{path} is no file; give a model folder, or a .npy of uint8 clips")
         self.clips = np.load(path, allow_pickle=False, mmap_mode="r")
         self.samples = protocol.samples
-        count = num_units * protocol.samples
-        frames = (count, protocol.num_frames)
-        if self.clips.dtype != np.uint8 or self.clips.shape[:2] != frames:
+        shape = (num_units * protocol.samples, protocol.num_frames, size, size, 3)
+        if self.clips.dtype != np.uint8 or self.clips.shape != shape:
             raise ValueError(
                 f"{path.name} is {self.clips.dtype} of shape {self.clips.shape}, but "
-                f"{protocol.name} needs uint8 {count} x {protocol.num_frames} x H x W x 3"
+                f"{protocol.name} needs uint8 {' x '.join(map(str, shape))}"
             )
 
     def __call__(self, units: Sequence[Unit], numbers: Sequence[int], sample: int) -> Clips:
@@ -179,7 +184,7 @@ class BaselineSystem:
         protocol: What it is asked for.
     """
 
-    def __init__(self, go_on: Callable[[Clips, int], Clips], protocol: protocols.Protocol) -> None:
+    def __init__(self, go_on: Callable[[Clips, int], Clips], protocol: Protocol) -> None:
         self.go_on, self.given = go_on, protocol.context_frames
         self.num_new = protocol.num_frames - protocol.context_frames
 

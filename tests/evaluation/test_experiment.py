@@ -89,6 +89,22 @@ def test_the_stamp_names_every_file_and_the_clips(found):
     assert "without full rank" in result["options"]["notes"][0]
 
 
+def test_grey_protocols_compare_grey_answers(tmp_path):
+    """The error of the mean of the channels, which is less than the mean of their errors."""
+    clips = torch.stack([Digits(2, "val").read(i, 17).frames for i in range(2)])
+    off = clips.int() + torch.tensor([12, 0, -9])
+    answer = off.clamp(0, 255).to(torch.uint8)
+    np.save(tmp_path / "answer.npy", answer.numpy())
+    options = Options(num_clips=2, num_replicates=0)
+    protocol = find("moving-digits")
+    found = evaluate(protocol, None, None, Files(), options, tmp_path / "answer.npy").result
+    grey = answer.float().mean(-1).round() - clips[..., 0]
+    expected = (grey[:, 5:] / 255).square().sum((2, 3)).mean()
+    figures = found["systems"]["model"]["figures"]
+    assert figures["mse_sum"]["value"] == pytest.approx(expected.item(), rel=1e-5)
+    assert found["counts"]["fps"] == Digits(1).fps  # not the model's, of which none is known
+
+
 def test_a_model_is_known_by_its_weights():
     torch.manual_seed(0)
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)

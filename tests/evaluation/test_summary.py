@@ -6,8 +6,9 @@ import torch
 from evaluation.frechet import RandomFeatures3D, feature_distance
 from evaluation.kernel import KernelDistance
 from evaluation.measures import ALONE, PAIRED, Measures, TokenFacts
+from evaluation.motion import FLOW
 from evaluation.pixel import frame_mse, psnr
-from evaluation.protocols import Protocol
+from evaluation.protocol import Protocol
 from evaluation.run import REAL, Extractors, kept_units
 from evaluation.summary import Summary
 
@@ -29,12 +30,13 @@ def features():
     }
 
 
-def summarise(mse, features, **fields):
+def summarise(mse, features, motion=None, **fields):
     protocol = Protocol(
         **{**BASE, "task": "predict", "context_frames": 1, "windows": 2, "samples": 3, **fields}
     )
     rows = {("model", "mse"): mse}
     rows |= {(name, "video"): values for name, values in features.items()}
+    rows |= {} if motion is None else {("model", "motion"): motion}
     measures = Measures(
         grey=False, paired=True, context_frames=1, token_facts=TokenFacts(2, 16, 16)
     )
@@ -49,6 +51,16 @@ def test_samples_are_averaged_or_the_best_is_taken(mse, features):
     assert mean["value"] == pytest.approx(values.mean().item())
     assert best["value"] == pytest.approx(values.max(1).values.mean().item())
     assert mean["low"] < mean["value"] < mean["high"]
+
+
+def test_only_what_is_beside_a_truth_has_a_best_sample(mse, features):
+    """One moving sample of three makes a third of the motion, whatever the protocol."""
+    moving = torch.tensor([1.0, 0.0, 0.0])[None].repeat(6, 1)
+    motion = torch.stack([moving, moving], dim=-1).flatten(1).double()
+    name = f"dynamic_degree_{FLOW}"
+    for frames in ("mean", "best"):
+        found = summarise(mse, features, motion=motion, frames=frames)["figures"][name]
+        assert found["value"] == pytest.approx(1 / 3)
 
 
 def test_the_best_sample_has_the_lowest_error_for_the_pooled_figure(mse, features):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation.protocols import Protocol
+from evaluation.protocol import Protocol
 from evaluation.reference import Unit
 from evaluation.systems import BaselineSystem, FileSystem, ModelSystem
 
@@ -143,15 +143,20 @@ def test_clips_of_others_are_read_sample_by_sample(tmp_path):
     protocol = Protocol(**BASE, num_frames=5, context_frames=1, samples=2)
     clips = np.arange(4, dtype=np.uint8)[:, None, None, None, None] + np.zeros((4, 5, 16, 16, 3))
     np.save(tmp_path / "clips.npy", clips.astype(np.uint8))
-    system = FileSystem(tmp_path / "clips.npy", protocol, 2)
+    system = FileSystem(tmp_path / "clips.npy", protocol, 2, 16)
     answers = [
         int(system([], [unit], sample)[0, 0, 0, 0, 0]) for unit in (0, 1) for sample in (0, 1)
     ]
     assert answers == [0, 1, 2, 3]
-    with pytest.raises(
-        ValueError, match=r"uint8 of shape \(4, 5, 16, 16, 3\), but p needs uint8 6 x"
-    ):
-        FileSystem(tmp_path / "clips.npy", protocol, 3)
+    for units, size in ((3, 16), (2, 32)):
+        expected = (
+            rf"uint8 of shape \(4, 5, 16, 16, 3\), but p needs uint8 {2 * units} x 5 x {size}"
+        )
+        with pytest.raises(ValueError, match=expected):
+            FileSystem(tmp_path / "clips.npy", protocol, units, size)
+    np.save(tmp_path / "grey.npy", np.zeros((4, 5, 16, 16), np.uint8))
+    with pytest.raises(ValueError, match="16 x 16 x 3"):
+        FileSystem(tmp_path / "grey.npy", protocol, 2, 16)
 
 
 def test_a_baseline_keeps_the_context():
