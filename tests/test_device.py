@@ -15,6 +15,8 @@ CHAIN = [
     "test_the_command_trains_inflates_exports_and_the_pipeline_samples",
     "tests/test_latent_pipeline.py::test_a_story_is_one_video",
     "tests/test_sample.py::test_a_video_is_encoded_decoded_and_reconstructed",
+    "tests/test_protocols_end_to_end.py::test_a_protocol_runs_from_the_files_of_its_benchmark"
+    "[moving-digits]",
 ]
 """Trainings of tokenizer, prior and decoder by the command line, all tasks, all ways to sample."""
 MIXED = """

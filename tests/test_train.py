@@ -135,8 +135,9 @@ def test_a_last_checkpoint_that_is_not_there_names_those_of_earlier_runs(fit, sm
         fit("demo_tokenizer", *root, "--ckpt_path=last")
 
 
-def test_several_processors_are_a_choice():
+def test_several_processors_are_a_choice(monkeypatch):
     """The demo starts a training in its own process: more would start the demo again."""
+    monkeypatch.setattr("sys.argv", ["train.py"])
     cli = train.main(["--config=configs/demo_tokenizer.yaml", *QUIET], run=False)
     assert cli.trainer.num_devices == 1
 
@@ -168,7 +169,7 @@ def test_stages_longer_than_the_clips_are_refused_before_the_first_step(fit, tmp
         ("--trainer.precision=bf16-true", "leave precision out"),
         ("--model.init_args.recipe.decay_share=30", "decay_share is 30.0, but must be 0 to 1"),
         ("--model.init_args.recipe.learning_rate=-1", "learning_rate is -1.0, but must be 0 or"),
-        ("--model.init_args.recipe.ema_decay=nan", "ema_decay is nan, but must be 0 to 1"),
+        ("--model.init_args.recipe.ema_decay=-1", "ema_decay is -1.0, but must be 0 to 1"),
         ("--model.init_args.quantizer_anneal_steps=-10", "anneal_steps is -10, but must be 0"),
         ("--model.init_args.tokenizer.channels=[16, 0]", "each level has 1 or more"),
         ("--model.init_args.adversary={start_step: 2}", "starts at step 2, but the run has 2"),

@@ -92,7 +92,7 @@ def check_levels(
     channels: list[int], strides: list[list[int]], encoder: list[int], decoder: list[int]
 ) -> None:
     """Raise ValueError unless each level has channels and depths, and a stride to the next."""
-    if not channels or min(channels) < 1:
+    if channels and min(channels) < 1:
         raise ValueError(f"channels is {channels}, but each level has 1 or more")
     if not len(strides) + 1 == len(channels) == len(encoder) == len(decoder):
         raise ValueError(
