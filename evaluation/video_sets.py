@@ -124,7 +124,7 @@ def _notes(protocol: Protocol) -> tuple[str, ...]:
         return ("the tenth of the videos that training with split: train holds out",)
     if not protocol.is_open:
         return ()
-    return ("all of the videos; of those that a model learnt from, --split val takes the rest",)
+    return ("all of the videos, also those that training saw; --split val takes what it holds out",)
 
 
 def _bair(data: Path, training: bool) -> Opened:
