@@ -19,6 +19,7 @@ from data.schedule import Stage, StepSampler, Window
 from data.source import ClipSource, Place, Sample
 from data.video import to_model_range
 
+MAX_TYPICAL_CLIPS = 16
 _TRIES = 16  # so many unreadable clips in a row mean that the collection is at fault, not a clip
 
 
@@ -243,6 +244,17 @@ class VideoDataModule(lightning.LightningDataModule):
             for numbers in divide(count, self.val_batch_size, *ranks)
         ]
         return batches_of(WindowDataset(self.val), batches, collate, self.num_workers)
+
+    def typical_clips(self) -> Float[Tensor, "B 3 T H W"]:
+        """Return clips from all over the training videos, as the end of the run reads them.
+
+        The same in every process, to fit something to the data before the first step.
+        """
+        stage, windows = self._last, WindowDataset(self.train)
+        count = min(len(self.train), max(2, stage.batch_size), MAX_TYPICAL_CLIPS)
+        indices = [k * len(self.train) // count for k in range(count)]
+        readings = [windows[Window(i, stage.num_frames, 0.5, size=stage.size)] for i in indices]
+        return collate(readings).clip
 
     def places(self, step: int) -> list[Place]:
         """List what the processes together read in a training step, without decoding it."""

@@ -121,10 +121,15 @@ class TokenizerModule(TrainedModule):
                     self.adversary.check_size(side, side)
 
     def on_fit_start(self) -> None:
-        """Give a new run the weights it starts from; open those of the perceptual loss."""
+        """Give a new run the weights it starts from, or fit it to the data; open LPIPS."""
         if self.start_from is not None and self.step == 0:
             start(self.tokenizer, Path(self.start_from), self.trained)
             self.ema.load_state_dict(EMA(self.tokenizer).state_dict())
+        data = getattr(self._trainer, "datamodule", None)
+        if isinstance(data, VideoDataModule) and not self.tokenizer.calibrated:
+            # Not by the first batch: a stage of single frames has nothing that moves.
+            with autocast(self.device):
+                self.tokenizer.calibrate(data.typical_clips().to(self.device))
         lpips = self.perceptual.load()
         if lpips is None:
             rank_zero_info("the perceptual loss is off: perceptual.vgg_file names no weights")

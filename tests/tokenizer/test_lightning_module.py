@@ -8,7 +8,9 @@ import lightning
 import pytest
 import torch
 
-from data.datamodule import Batch
+from data import Shapes, Stage
+from data.datamodule import Batch, VideoDataModule
+from data.video import to_model_range
 from tests.conftest import quiet_trainer
 from tokenizer import FSQ, KL, Adversary, PatchDiscriminator, Tokenizer, TokenizerModule
 from tokenizer.lightning_module import LPIPS
@@ -85,6 +87,28 @@ def test_each_loss_counts_once_and_none_is_forgotten(step, perceptual, batch):
     slow, fast = (gradients(x, one.tokenizer) for x in (expected, loss))
     for a, b in zip(slow, fast, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_a_run_that_begins_with_images_is_fitted_to_its_clips(tmp_path):
+    """Single frames have no motion: their bands over time would be taken for nothing."""
+    stages = [Stage(1, 4, 0.5), Stage(5, 4, 0.5)]
+    data = VideoDataModule(Shapes(40), Shapes(4, "val"), stages, 2, val_clips=4)
+    one = module()
+    one.max_steps = 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        quiet_trainer(tmp_path).fit(one, datamodule=data)
+    clips = data.typical_clips()
+    assert clips.shape == (4, 3, 5, 64, 64)
+    expected = [Shapes(40).read(10 * k, 5, 0.5).frames for k in range(4)]
+    assert torch.equal(clips, torch.stack([to_model_range(frames) for frames in expected]))
+    scales = []
+    for part in (clips, clips[:, :, :1]):
+        other = module().tokenizer
+        other.calibrate(part)
+        scales.append(other.encoder.stem.scale)
+    assert torch.equal(one.tokenizer.encoder.stem.scale, scales[0])
+    assert (scales[0] / scales[1]).max() > 2
 
 
 def test_the_adversary_is_not_even_asked_before_its_start(batch):
