@@ -58,7 +58,8 @@ def replacing(folder: Path) -> Iterator[Path]:
     """Give a folder to write a model into that takes the place of what `folder` holds.
 
     Everything is written beside it and moved at the end, the manifest last: what fails or is killed
-    on the way leaves the old model whole. Files that the new one has no successor for stay.
+    while it writes leaves the old model whole, and the hashes tell of an end between two moves.
+    Files that the new one has no successor for stay.
     """
     require_folder(folder)
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial")
