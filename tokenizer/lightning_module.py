@@ -121,20 +121,23 @@ class TokenizerModule(TrainedModule):
                     self.adversary.check_size(side, side)
 
     def on_fit_start(self) -> None:
-        """Give a new run the weights it starts from, or fit it to the data; open LPIPS."""
+        """Give a new run the weights it starts from; open those of the perceptual loss."""
         if self.start_from is not None and self.step == 0:
             start(self.tokenizer, Path(self.start_from), self.trained)
             self.ema.load_state_dict(EMA(self.tokenizer).state_dict())
-        data = getattr(self._trainer, "datamodule", None)
-        if isinstance(data, VideoDataModule) and not self.tokenizer.calibrated:
-            # Not by the first batch: a stage of single frames has nothing that moves.
-            with autocast(self.device):
-                self.tokenizer.calibrate(data.typical_clips().to(self.device))
         lpips = self.perceptual.load()
         if lpips is None:
             rank_zero_info("the perceptual loss is off: perceptual.vgg_file names no weights")
         # Outside the module tree: not saved, not trained.
         object.__setattr__(self, "lpips", lpips and lpips.to(self.device))
+
+    def on_train_start(self) -> None:
+        """Fit a new tokenizer to clips: a first stage of single frames has nothing that moves."""
+        super().on_train_start()
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, VideoDataModule) and not self.tokenizer.calibrated:
+            with autocast(self.device):
+                self.tokenizer.calibrate(data.typical_clips().to(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
