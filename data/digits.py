@@ -4,6 +4,7 @@ The scene is that of Moving MNIST (Srivastava et al. 2015, arXiv 1502.04681), th
 scikit-learn's. Every clip is a pure function of (seed, split, index), so nothing is stored.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,28 +21,27 @@ _SIDE = 20 / 64  # of a digit, as a share of the frame
 _SPEED = (2 / 64, 5 / 64)  # slowest and fastest, in frames' sides a frame
 
 
-class Digits(ClipSource):
-    """Clips of two digits, each in straight lines at constant speed, reflected by the walls.
-
-    Where the digits cross, the brighter pixel is seen. There are no captions.
+class DrawnDigits(ClipSource, ABC):
+    """Clips of digits that are drawn when they are read, each from (seed, split, index) alone.
 
     Args:
         num_clips: How many clips the collection has.
-        split: Which pictures of digits: `train` or `val`, which have none in common.
-        size: Height and width of the frames, from 16.
+        split: Which pictures of digits: `train` or `val`.
         seed: Another seed is another collection.
     """
 
-    def __init__(
-        self, num_clips: int = 20000, split: Split = "train", *, size: int = 64, seed: int = 0
-    ) -> None:
+    def __init__(self, num_clips: int, split: Split, seed: int) -> None:
         if split not in get_args(Split):
             raise ValueError(f"split is {split!r}; use one of {', '.join(get_args(Split))}")
-        for name, value, least in (("num_clips", num_clips, 1), ("size", size, 16)):
-            if value < least:
-                raise ValueError(f"{name} is {value}, but must be at least {least}; raise it")
-        self.num_clips, self.split, self.size, self.seed = num_clips, split, size, seed
-        self.pictures = enlarged(load_digits(split), round(_SIDE * size))
+        if num_clips < 1:
+            raise ValueError(f"num_clips is {num_clips}, but must be at least 1; raise it")
+        self.num_clips, self.split, self.seed = num_clips, split, seed
+
+    @abstractmethod
+    def draw(
+        self, key: tuple[int, ...], num_frames: int, stride: int
+    ) -> UInt8[np.ndarray, "T H W"]:
+        """Draw a clip from its first frame on, as a key for random numbers says."""
 
     @property
     def fps(self) -> float:
@@ -63,12 +63,40 @@ class Digits(ClipSource):
         """Draw a clip from its first frame on, whatever the offset."""
         if not 0 <= index < self.num_clips:
             raise IndexError(f"index is {index}, but the collection has clips 0 to {len(self) - 1}")
-        rng = np.random.default_rng((self.seed, get_args(Split).index(self.split), index))
+        key = self.seed, get_args(Split).index(self.split), index
+        clip = np.repeat(self.draw(key, num_frames, stride)[..., None], 3, axis=-1)
+        return Sample(torch.from_numpy(clip), "", self.place(index, num_frames, 0.0, stride))
+
+
+class Digits(DrawnDigits):
+    """Clips of two digits, each in straight lines at constant speed, reflected by the walls.
+
+    Where the digits cross, the brighter pixel is seen. There are no captions.
+
+    Args:
+        num_clips: How many clips the collection has.
+        split: Which pictures of digits: `train` or `val`, which have none in common.
+        size: Height and width of the frames, from 16.
+        seed: Another seed is another collection.
+    """
+
+    def __init__(
+        self, num_clips: int = 20000, split: Split = "train", *, size: int = 64, seed: int = 0
+    ) -> None:
+        super().__init__(num_clips, split, seed)
+        if size < 16:
+            raise ValueError(f"size is {size}, but must be at least 16; raise it")
+        self.size = size
+        self.pictures = enlarged(load_digits(split), round(_SIDE * size))
+
+    def draw(
+        self, key: tuple[int, ...], num_frames: int, stride: int
+    ) -> UInt8[np.ndarray, "T H W"]:
+        rng = np.random.default_rng(key)
         frames = np.zeros((num_frames, self.size, self.size), dtype=np.uint8)
         for chosen in rng.integers(len(self.pictures), size=2):
             _draw(frames, self.pictures[chosen], stride, rng)
-        clip = np.repeat(frames[..., None], 3, axis=-1)
-        return Sample(torch.from_numpy(clip), "", self.place(index, num_frames, 0.0, stride))
+        return frames
 
 
 def _draw(

@@ -6,17 +6,13 @@ is a pure function of (seed, split, index), so nothing is stored but MNIST itsel
 
 import gzip
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
-import torch
 from jaxtyping import Int, UInt8
 from PIL import Image
 
 from data.container import VideoError
-from data.source import ClipSource, Place, Sample
-
-Split = Literal["train", "val"]
+from data.digits import DrawnDigits, Split
 
 FILES: dict[str, str] = {"train": "train-images*ubyte*", "val": "t10k-images*ubyte*"}
 SIDE, DIGIT, SPEED = 64, 32, 4  # of a frame and of a digit in pixels; fastest, in pixels a frame
@@ -24,7 +20,7 @@ _ROOM = SIDE - DIGIT
 _IMAGES = 0x0803  # what a file of bytes on three axes begins with
 
 
-class StochasticMNIST(ClipSource):
+class StochasticMNIST(DrawnDigits):
     """Clips of 64 x 64 pixels of two digits of 32; where they cross their brightness adds up.
 
     Args:
@@ -38,38 +34,16 @@ class StochasticMNIST(ClipSource):
     def __init__(
         self, path: str | Path, split: Split = "train", num_clips: int = 20000, seed: int = 0
     ) -> None:
-        if split not in get_args(Split):
-            raise ValueError(f"split is {split!r}; use one of {', '.join(get_args(Split))}")
-        if num_clips < 1:
-            raise ValueError(f"num_clips is {num_clips}, but must be at least 1; raise it")
+        super().__init__(num_clips, split, seed)
         files = sorted(Path(path).rglob(FILES[split]))
         if not files:
             raise VideoError(f"{path} holds no {FILES[split]}; give the folder of MNIST's files")
-        self.split, self.num_clips, self.seed = split, num_clips, seed
         self.pictures = read_images(files[0])
 
-    @property
-    def fps(self) -> float:
-        """Frames a second."""
-        return 10.0
-
-    @property
-    def captions(self) -> list[str]:
-        """None: nothing is said about the clips."""
-        return []
-
-    def __len__(self) -> int:
-        return self.num_clips
-
-    def place(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Place:
-        return Place(f"{self.split}-{index}", 0, stride)
-
-    def read(self, index: int, num_frames: int, offset: float = 0.0, stride: int = 1) -> Sample:
-        """Draw a clip from its first frame on, whatever the offset."""
-        if not 0 <= index < self.num_clips:
-            raise IndexError(f"index is {index}, but the collection has clips 0 to {len(self) - 1}")
+    def draw(
+        self, key: tuple[int, ...], num_frames: int, stride: int
+    ) -> UInt8[np.ndarray, "T H W"]:
         # A stream of numbers for each digit: a short clip begins the long one.
-        key = (self.seed, get_args(Split).index(self.split), index)
         frames = np.zeros((num_frames, SIDE, SIDE), dtype=np.uint16)
         for number in range(2):
             rng = np.random.default_rng((*key, number))
@@ -77,8 +51,7 @@ class StochasticMNIST(ClipSource):
             corners = walk(1 + stride * (num_frames - 1), rng)[::stride]
             for frame, (top, left) in zip(frames, corners, strict=True):
                 frame[top : top + DIGIT, left : left + DIGIT] += digit
-        clip = np.repeat(frames.clip(max=255).astype(np.uint8)[..., None], 3, axis=-1)
-        return Sample(torch.from_numpy(clip), "", self.place(index, num_frames, 0.0, stride))
+        return frames.clip(max=255).astype(np.uint8)
 
 
 def walk(num_frames: int, rng: np.random.Generator) -> Int[np.ndarray, "T 2"]:

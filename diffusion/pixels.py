@@ -33,6 +33,7 @@ class DrawnPixels:
         seeds: list[int],
         control: Float[Tensor, "B 3 T H W"] | None = None,
     ) -> None:
+        # Of one frame, to say before anything is sampled that they do not belong together.
         control_pictures(decoder, None if control is None else control[:, :, :1])
         self.decoder, self.sampling, self.control = decoder, sampling, control
         self.generators = generators_of(seeds, len(seeds))

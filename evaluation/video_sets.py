@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 from data import benchmark_sets
 from data.benchmark_sets import FPS, Episodes
-from data.digits import Digits
+from data.digits import Digits, Split
 from data.folder import FEW_VIDEOS, SUFFIXES
 from data.shapes import Shapes
 from data.shard_folder import ShardFolder
 from data.source import ClipSource
 from data.split import held_out, of_split
-from data.stochastic_mnist import FILES, Split, StochasticMNIST
+from data.stochastic_mnist import FILES, StochasticMNIST
 from data.video import probe
 from evaluation.protocol import Protocol
 from evaluation.real_videos import (
